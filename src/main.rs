@@ -1,0 +1,3 @@
+//! The amiable command: arguments in, exit status out.
+
+fn main() {}

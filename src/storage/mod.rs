@@ -1,0 +1,1 @@
+//! Volumes, copy-on-write, image formats.

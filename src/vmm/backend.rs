@@ -1,0 +1,89 @@
+//! What the devices need from outside the machine: blocks, frames and a place for console output.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::time::{Duration, Instant};
+
+use vm_memory::VolatileSlice;
+
+/// Whether an access may wait for the host's disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Block until the data moved.
+    Allowed,
+    /// Give up with [`io::ErrorKind::WouldBlock`], with nothing changed that a repeat would not do again, where the
+    /// data is not at hand in the page cache. A back end that can't tell always gives up.
+    Never,
+}
+
+/// A disk as a device sees it: bytes at offsets, straight from and to guest memory.
+///
+/// Callers keep `offset + length` within [`size`](Self::size) and aligned to [`BLOCK_SIZE`]; a back end answers
+/// anything else with [`io::ErrorKind::InvalidInput`]. Methods are called from several threads at once.
+pub trait BlockBackend: Send + Sync {
+    /// Size in bytes, a multiple of [`BLOCK_SIZE`]. It may grow while the machine runs.
+    fn size(&self) -> u64;
+    /// Fill all of `to` from `offset`.
+    fn read(&self, to: &[VolatileSlice<'_>], offset: u64, wait: Wait) -> io::Result<()>;
+    /// Write all of `from` at `offset`. Durable only after [`flush`](Self::flush).
+    fn write(&self, from: &[VolatileSlice<'_>], offset: u64, wait: Wait) -> io::Result<()>;
+    /// Make completed writes durable.
+    fn flush(&self) -> io::Result<()>;
+    /// Make the range read as zeros; `deallocate` allows to give its space back.
+    fn write_zeroes(&self, offset: u64, length: u64, deallocate: bool) -> io::Result<()>;
+    /// The guest no longer needs the range: it reads as zeros or as before afterwards.
+    fn discard(&self, offset: u64, length: u64) -> io::Result<()>;
+}
+
+/// The unit of disk addresses, in bytes.
+pub const BLOCK_SIZE: u64 = 512;
+
+/// What the sender of a frame left to the receiver (the useful part of `virtio_net_hdr`, VIRTIO 1.2 §5.1.6).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offload {
+    /// The TCP or UDP checksum is not complete: it covers the pseudo header only, from this offset of the frame ...
+    pub checksum: Option<PartialChecksum>,
+    /// A TCP frame to be cut into segments with this much payload each.
+    pub tcp_segment: Option<u16>,
+    /// The checksum was verified (towards the guest: it need not look).
+    pub checksum_valid: bool,
+}
+
+/// Where an unfinished checksum starts and is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartialChecksum {
+    /// Offset in the frame from which the checksum is summed.
+    pub start: u16,
+    /// Offset from `start` at which it is stored.
+    pub offset: u16,
+}
+
+/// An Ethernet frame on its way to the guest, without virtio header.
+#[derive(Debug, Default)]
+pub struct Frame {
+    /// The frame's bytes, from the destination address on.
+    pub bytes: Vec<u8>,
+    /// What is left to the guest.
+    pub offload: Offload,
+}
+
+/// The network behind a NIC. It belongs to the NIC's thread alone.
+pub trait NetBackend: Send {
+    /// A frame from the guest.
+    fn transmit(&mut self, frame: &[u8], offload: Offload, now: Instant);
+    /// The next frame for the guest. Called only when the guest has room for one; what is not fetched stays queued
+    /// (bounded) in the back end.
+    fn receive(&mut self) -> Option<Frame>;
+    /// Take a delivered frame's buffer back for reuse.
+    fn recycle(&mut self, _frame: Frame) {}
+    /// Serve sockets and timers. Answers when it wants to be called again at the latest.
+    fn poll(&mut self, now: Instant) -> Option<Duration>;
+    /// A descriptor (an epoll instance, as a rule) that is readable when [`poll`](Self::poll) has work.
+    fn event_fd(&self) -> RawFd;
+}
+
+/// Takes what the guest writes to its serial console.
+pub trait ConsoleSink: Send {
+    /// Some bytes, as the guest wrote them. Must not block for long: a vCPU waits.
+    fn write(&mut self, bytes: &[u8]);
+}

@@ -1,0 +1,15 @@
+//! The machine: guest memory, vCPUs, interrupts, PCI, ACPI, SMBIOS and devices on Linux KVM.
+//!
+//! The room knows neither EC2 nor disk formats. It takes a [`config::MachineConfig`] with back ends behind the traits of
+//! [`backend`], runs until the guest ends, and says how it ended. A device is a value: it is read, written and told to
+//! process its queues, answers with a [`device::Action`], and never holds the machine.
+
+pub mod backend;
+pub mod config;
+pub mod device;
+pub mod interrupt;
+pub mod memory;
+pub mod nvme;
+pub mod pci;
+pub mod virtio;
+pub mod volatile_io;

@@ -1,0 +1,1 @@
+//! NVMe controller (NVM Express Base 1.4).
