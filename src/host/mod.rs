@@ -1,1 +1,8 @@
-//! One instance's process.
+//! One instance's process: machine, network, metadata and disks put together, what happens recorded, and the verdict on
+//! its user-data found.
+
+#![forbid(unsafe_code)]
+
+pub mod console;
+pub mod stage;
+pub mod verdict;

@@ -1,0 +1,284 @@
+//! The region's store: SQLite in WAL mode, so that many processes read and write it and a kill loses nothing that was
+//! committed.
+//!
+//! A row has columns for what is looked up or must be unique, and a JSON body for the rest, whose fields are
+//! EC2's. `PRAGMA user_version` numbers the schema; [`MIGRATIONS`] takes any older one to the present.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// The steps of the schema; step n makes version n + 1 of version n. Never change one that was released: add one.
+const MIGRATIONS: &[&str] = &["
+    CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+    CREATE TABLE image (
+        image_id TEXT PRIMARY KEY,
+        name     TEXT NOT NULL UNIQUE,
+        body     TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE instance (
+        instance_id TEXT PRIMARY KEY,
+        image_id    TEXT NOT NULL,
+        state       TEXT NOT NULL,
+        -- NULL once terminated: the address is free again.
+        private_ip  TEXT UNIQUE,
+        launched    TEXT NOT NULL,
+        body        TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX instance_by_image ON instance (image_id);
+    CREATE TABLE volume (
+        volume_id   TEXT PRIMARY KEY,
+        instance_id TEXT,
+        image_id    TEXT,
+        body        TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX volume_by_instance ON volume (instance_id);
+    CREATE INDEX volume_by_image ON volume (image_id);
+"];
+
+/// Why the store could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The directory for the database could not be made.
+    #[error("can't make the directory of the region's store {path}")]
+    Directory {
+        /// The database.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// SQLite refused.
+    #[error("the region's store {path} can't be used")]
+    Sqlite {
+        /// The database.
+        path: String,
+        /// Why.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// A newer amiable wrote it.
+    #[error(
+        "the region's store {path} has version {found}, newer than this amiable knows ({known}): use the newer amiable"
+    )]
+    TooNew {
+        /// The database.
+        path: String,
+        /// Its version.
+        found: usize,
+        /// The newest known here.
+        known: usize,
+    },
+    /// A row does not hold what it should.
+    #[error("the region's store has a row that can't be read: {0}")]
+    Row(#[from] serde_json::Error),
+    /// A statement failed.
+    #[error("the region's store refused a change")]
+    Statement(#[from] rusqlite::Error),
+}
+
+/// An open store.
+#[derive(Debug)]
+pub struct Store {
+    connection: Connection,
+}
+
+impl Store {
+    /// Open the database at `path`, made if it is not there, and bring its schema up to date.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let text = || path.display().to_string();
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(|source| StoreError::Directory { path: text(), source })?;
+        }
+        Self::open_at(path, text())
+    }
+
+    fn open_at(path: &Path, text: String) -> Result<Self, StoreError> {
+        let sqlite = |source| StoreError::Sqlite { path: text.clone(), source };
+        let mut connection = Connection::open(path).map_err(sqlite)?;
+        connection.busy_timeout(Duration::from_secs(10)).map_err(sqlite)?;
+        let version =
+            |c: &Connection| c.query_row("PRAGMA user_version", [], |row| row.get::<_, u32>(0)).map(|v| v as usize);
+        let mut found = version(&connection).map_err(sqlite)?;
+        if found < MIGRATIONS.len() {
+            connection.pragma_update(None, "journal_mode", "WAL").map_err(sqlite)?;
+            let step = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
+            // Another process may have been quicker.
+            found = version(&step).map_err(sqlite)?;
+            for sql in MIGRATIONS.iter().skip(found) {
+                step.execute_batch(sql).map_err(sqlite)?;
+            }
+            step.pragma_update(None, "user_version", MIGRATIONS.len().max(found) as u32).map_err(sqlite)?;
+            step.commit().map_err(sqlite)?;
+        }
+        if found > MIGRATIONS.len() {
+            return Err(StoreError::TooNew { path: text, found, known: MIGRATIONS.len() });
+        }
+        connection.pragma_update(None, "synchronous", "NORMAL").map_err(sqlite)?;
+        Ok(Store { connection })
+    }
+
+    /// Do several things or none of them. The transaction excludes other writers from its start.
+    pub fn transaction<T, E: From<StoreError>>(
+        &mut self,
+        work: impl FnOnce(&Tables<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let transaction =
+            self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(StoreError::from)?;
+        let result = work(&Tables { connection: &transaction })?;
+        transaction.commit().map_err(StoreError::from)?;
+        Ok(result)
+    }
+
+    /// The tables, for single reads and writes.
+    pub fn tables(&self) -> Tables<'_> {
+        Tables { connection: &self.connection }
+    }
+}
+
+/// What can be asked of the tables, inside or outside of a transaction.
+#[derive(Debug)]
+pub struct Tables<'a> {
+    connection: &'a Connection,
+}
+
+impl Tables<'_> {
+    /// A setting of the region.
+    pub fn setting(&self, name: &str) -> Result<Option<String>, StoreError> {
+        let mut statement = self.connection.prepare_cached("SELECT value FROM setting WHERE name = ?1")?;
+        Ok(statement.query_row([name], |row| row.get(0)).optional()?)
+    }
+
+    /// Keep a setting.
+    pub fn set_setting(&self, name: &str, value: &str) -> Result<(), StoreError> {
+        self.connection.execute("INSERT OR REPLACE INTO setting (name, value) VALUES (?1, ?2)", [name, value])?;
+        Ok(())
+    }
+
+    /// Add or replace an image.
+    pub fn put_image(&self, image_id: &str, name: &str, body: &impl Serialize) -> Result<(), StoreError> {
+        self.connection.execute(
+            "INSERT INTO image (image_id, name, body) VALUES (?1, ?2, ?3)
+             ON CONFLICT (image_id) DO UPDATE SET name = excluded.name, body = excluded.body",
+            params![image_id, name, serde_json::to_string(body)?],
+        )?;
+        Ok(())
+    }
+
+    /// All images, the newest last.
+    pub fn images<T: DeserializeOwned>(&self) -> Result<Vec<T>, StoreError> {
+        self.bodies("SELECT body FROM image ORDER BY rowid", [])
+    }
+
+    /// The images whose name is `key` or whose id starts with it.
+    pub fn find_images<T: DeserializeOwned>(&self, key: &str) -> Result<Vec<T>, StoreError> {
+        self.bodies(
+            "SELECT body FROM image WHERE name = ?1 OR substr(image_id, 1, length(?1)) = ?1 ORDER BY name = ?1 DESC, rowid LIMIT 3",
+            [key],
+        )
+    }
+
+    /// Take an image away.
+    pub fn remove_image(&self, image_id: &str) -> Result<(), StoreError> {
+        self.connection.execute("DELETE FROM image WHERE image_id = ?1", [image_id])?;
+        Ok(())
+    }
+
+    /// Add or replace an instance. `private_ip` is `None` once it is terminated.
+    pub fn put_instance(&self, row: InstanceRow<'_>, body: &impl Serialize) -> Result<(), StoreError> {
+        self.connection.execute(
+            "INSERT INTO instance (instance_id, image_id, state, private_ip, launched, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT (instance_id) DO UPDATE SET state = excluded.state, private_ip = excluded.private_ip,
+             launched = excluded.launched, body = excluded.body",
+            params![row.instance_id, row.image_id, row.state, row.private_ip, row.launched, serde_json::to_string(body)?],
+        )?;
+        Ok(())
+    }
+
+    /// All instances, the newest last.
+    pub fn instances<T: DeserializeOwned>(&self) -> Result<Vec<T>, StoreError> {
+        self.bodies("SELECT body FROM instance ORDER BY launched, rowid", [])
+    }
+
+    /// The instances whose id starts with `key`, or which carry it as their `Name` tag.
+    pub fn find_instances<T: DeserializeOwned>(&self, key: &str) -> Result<Vec<T>, StoreError> {
+        self.bodies(
+            "SELECT body FROM instance WHERE substr(instance_id, 1, length(?1)) = ?1
+             OR EXISTS (SELECT 1 FROM json_each(body, '$.Tags')
+                        WHERE json_extract(value, '$.Key') = 'Name' AND json_extract(value, '$.Value') = ?1)
+             ORDER BY instance_id = ?1 DESC, launched DESC LIMIT 3",
+            [key],
+        )
+    }
+
+    /// How many instances that are not terminated came from an image.
+    pub fn instances_of_image(&self, image_id: &str) -> Result<u32, StoreError> {
+        let mut statement = self.connection.prepare_cached("SELECT count(*) FROM volume WHERE image_id = ?1")?;
+        Ok(statement.query_row([image_id], |row| row.get(0))?)
+    }
+
+    /// Whether a private address is in use.
+    pub fn is_address_used(&self, address: &str) -> Result<bool, StoreError> {
+        let mut statement = self.connection.prepare_cached("SELECT 1 FROM instance WHERE private_ip = ?1")?;
+        Ok(statement.exists([address])?)
+    }
+
+    /// Add or replace a volume.
+    pub fn put_volume(
+        &self,
+        volume_id: &str,
+        instance_id: Option<&str>,
+        image_id: Option<&str>,
+        body: &impl Serialize,
+    ) -> Result<(), StoreError> {
+        self.connection.execute(
+            "INSERT INTO volume (volume_id, instance_id, image_id, body) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (volume_id) DO UPDATE SET instance_id = excluded.instance_id, body = excluded.body",
+            params![volume_id, instance_id, image_id, serde_json::to_string(body)?],
+        )?;
+        Ok(())
+    }
+
+    /// The volumes of an instance.
+    pub fn volumes_of<T: DeserializeOwned>(&self, instance_id: &str) -> Result<Vec<T>, StoreError> {
+        self.bodies("SELECT body FROM volume WHERE instance_id = ?1 ORDER BY rowid", [instance_id])
+    }
+
+    /// Take a volume away.
+    pub fn remove_volume(&self, volume_id: &str) -> Result<(), StoreError> {
+        self.connection.execute("DELETE FROM volume WHERE volume_id = ?1", [volume_id])?;
+        Ok(())
+    }
+
+    fn bodies<T: DeserializeOwned>(&self, sql: &str, values: impl rusqlite::Params) -> Result<Vec<T>, StoreError> {
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut rows = statement.query(values)?;
+        let mut bodies = Vec::new();
+        while let Some(row) = rows.next()? {
+            bodies.push(serde_json::from_str(row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?)?);
+        }
+        Ok(bodies)
+    }
+}
+
+/// The columns of an instance that are looked up.
+#[derive(Clone, Copy, Debug)]
+pub struct InstanceRow<'a> {
+    /// `i-…`
+    pub instance_id: &'a str,
+    /// The AMI it was launched from.
+    pub image_id: &'a str,
+    /// EC2's name of its state.
+    pub state: &'a str,
+    /// Its private address while it holds one.
+    pub private_ip: Option<&'a str>,
+    /// When it was launched, ISO 8601.
+    pub launched: &'a str,
+}
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

@@ -1,0 +1,93 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+fn store() -> (tempfile::TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("deep/down/region.sqlite3")).unwrap();
+    (dir, store)
+}
+
+fn row<'a>(id: &'a str, ip: Option<&'a str>) -> InstanceRow<'a> {
+    InstanceRow {
+        instance_id: id,
+        image_id: "ami-1",
+        state: "pending",
+        private_ip: ip,
+        launched: "2026-11-20T00:00:00Z",
+    }
+}
+
+#[test]
+fn images_are_found_by_name_and_by_the_start_of_their_id() {
+    let (_dir, store) = store();
+    let tables = store.tables();
+    tables.put_image("ami-0a1", "debian-12", &json!({"n": 1})).unwrap();
+    tables.put_image("ami-0b2", "ami-0a1", &json!({"n": 2})).unwrap();
+    assert_eq!(tables.find_images::<Value>("debian-12").unwrap(), [json!({"n": 1})]);
+    assert_eq!(tables.find_images::<Value>("ami-0b").unwrap(), [json!({"n": 2})]);
+    assert_eq!(tables.find_images::<Value>("ami-0").unwrap().len(), 2);
+    // An exact name comes before the start of an id.
+    assert_eq!(tables.find_images::<Value>("ami-0a1").unwrap()[0], json!({"n": 2}));
+    assert!(tables.find_images::<Value>("%").unwrap().is_empty());
+    assert!(tables.put_image("ami-0c3", "debian-12", &json!({})).is_err(), "a name is unique");
+}
+
+#[test]
+fn instances_are_found_by_their_name_tag() {
+    let (_dir, store) = store();
+    let tables = store.tables();
+    let body = json!({"Tags": [{"Key": "Name", "Value": "web"}, {"Key": "x", "Value": "y"}]});
+    tables.put_instance(row("i-01", Some("172.31.0.10")), &body).unwrap();
+    tables.put_instance(row("i-02", Some("172.31.0.11")), &json!({"Tags": []})).unwrap();
+    assert_eq!(tables.find_instances::<Value>("web").unwrap().len(), 1);
+    assert_eq!(tables.find_instances::<Value>("y").unwrap().len(), 0);
+    assert_eq!(tables.find_instances::<Value>("i-0").unwrap().len(), 2);
+}
+
+#[test]
+fn an_address_belongs_to_one_instance_until_it_is_terminated() {
+    let (_dir, store) = store();
+    let tables = store.tables();
+    tables.put_instance(row("i-01", Some("172.31.0.10")), &json!({})).unwrap();
+    assert!(tables.is_address_used("172.31.0.10").unwrap());
+    assert!(tables.put_instance(row("i-02", Some("172.31.0.10")), &json!({})).is_err());
+    tables.put_instance(row("i-01", None), &json!({})).unwrap();
+    tables.put_instance(row("i-02", Some("172.31.0.10")), &json!({})).unwrap();
+}
+
+#[test]
+fn a_failed_transaction_leaves_nothing() {
+    let (_dir, mut store) = store();
+    let result: Result<(), StoreError> = store.transaction(|tables| {
+        tables.put_image("ami-1", "a", &json!({}))?;
+        tables.put_image("ami-2", "a", &json!({}))
+    });
+    assert!(result.is_err());
+    assert!(store.tables().images::<Value>().unwrap().is_empty());
+}
+
+#[test]
+fn a_store_of_the_future_is_left_alone() {
+    let (dir, store) = store();
+    store.connection.pragma_update(None, "user_version", 99).unwrap();
+    drop(store);
+    let error = Store::open(&dir.path().join("deep/down/region.sqlite3")).unwrap_err();
+    assert!(matches!(error, StoreError::TooNew { found: 99, .. }), "{error}");
+}
+
+#[test]
+fn two_processes_make_one_schema() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("region.sqlite3");
+    std::thread::scope(|scope| {
+        for n in 0..8 {
+            let path = &path;
+            scope.spawn(move || {
+                let store = Store::open(path).unwrap();
+                store.tables().put_image(&format!("ami-{n}"), &format!("name-{n}"), &json!({"n": n})).unwrap();
+            });
+        }
+    });
+    assert_eq!(Store::open(&path).unwrap().tables().images::<Value>().unwrap().len(), 8);
+}
