@@ -1,1 +1,7 @@
-//! What a person types.
+//! What a person types: arguments parsed, the region called, results printed. No EC2 rule lives here.
+
+#![forbid(unsafe_code)]
+
+pub mod args;
+pub mod error;
+pub mod parse;

@@ -4,5 +4,8 @@
 #![forbid(unsafe_code)]
 
 pub mod console;
+pub mod event;
+pub mod record;
+pub mod session;
 pub mod stage;
 pub mod verdict;

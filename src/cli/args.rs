@@ -1,0 +1,343 @@
+//! The command line, as clap sees it. Names are AWS's where the idea is the same.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::parse;
+
+const AFTER_HELP: &str = "\
+Exit status: 0 success; with --wait user-data (and test) the user-data's own status; 124 time-out; 130 interrupted;
+252 usage; 253 environment; 254 the region said no (the EC2 error code is printed); 255 anything else.
+
+Files: under AMIABLE_HOME if set, else under the XDG data, state and cache directories.";
+
+/// Launch EC2 instances on your own Linux machine: real AMIs on KVM, with user-data and metadata, unprivileged.
+#[derive(Debug, Parser)]
+#[command(name = "amiable", version, after_help = AFTER_HELP, propagate_version = true, infer_subcommands = false)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Run machines in an emulated host (QEMU TCG with nested SVM): slow, but needs no KVM.
+    #[arg(long, global = true, env = "AMIABLE_EMULATE", value_parser = clap::builder::FalseyValueParser::new())]
+    pub emulate: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Launch an instance in the foreground.
+    Run(RunArgs),
+    /// Run user-data on a throw-away instance and end with its status.
+    Test(TestArgs),
+    /// Check user-data without launching anything.
+    Lint(LintArgs),
+    /// Images (AMIs): import, pull, list, describe, remove.
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Instance types: list and describe.
+    #[command(subcommand, name = "type")]
+    Type(TypeCommand),
+    /// List the instances of the region.
+    #[command(visible_alias = "list")]
+    Ls(OutputArgs),
+    /// Describe an instance.
+    Describe {
+        /// Id, the start of an id, or name.
+        instance: String,
+        /// Shared options.
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Print what an instance wrote to its serial console.
+    Console {
+        /// Id, the start of an id, or name.
+        instance: String,
+        /// Go on printing until the instance ends.
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// Print the requests that an instance made to its metadata service.
+    ImdsLog {
+        /// Id, the start of an id, or name.
+        instance: String,
+        /// One JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Delete instances with their volumes and records.
+    #[command(visible_alias = "rm")]
+    Terminate {
+        /// Ids, starts of ids, or names.
+        #[arg(required = true)]
+        instances: Vec<String>,
+    },
+    /// Say what is missing on this machine and how to mend it.
+    Doctor,
+    /// Print a shell's completion script.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages.
+    Man {
+        /// Into this directory.
+        directory: PathBuf,
+    },
+    /// One instance's process, inside the emulated host: specification on a file, events on stdout.
+    #[command(hide = true)]
+    InstanceProcess {
+        /// The specification, JSON.
+        specification: PathBuf,
+    },
+}
+
+/// What an instance is launched with; `run` and `test` share it.
+#[derive(Debug, Args)]
+pub struct LaunchArgs {
+    /// The instance type.
+    #[arg(short = 't', long, value_name = "TYPE", default_value = "t3.small", env = "AMIABLE_INSTANCE_TYPE")]
+    pub instance_type: String,
+    /// Publish a guest port on this machine: [ADDR:]HOST:GUEST[/udp]; may be repeated. ADDR is 127.0.0.1 if left out.
+    #[arg(short, long, value_name = "[ADDR:]HOST:GUEST[/udp]", value_parser = parse::port_forward)]
+    pub publish: Vec<parse::Publish>,
+    /// Grow the root volume to this size: 20G, 20480M.
+    #[arg(long, value_name = "SIZE", value_parser = parse::size)]
+    pub root_size: Option<u64>,
+    /// A tag, also shown in the metadata if --metadata-options InstanceMetadataTags=enabled; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse::key_value)]
+    pub tag: Vec<(String, String)>,
+    /// The instance's Name tag.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// AWS's metadata options: HttpTokens=required,HttpPutResponseHopLimit=1,HttpEndpoint=disabled,InstanceMetadataTags=enabled.
+    #[arg(long, value_name = "OPTIONS")]
+    pub metadata_options: Option<String>,
+    /// An OpenSSH public key file for the image's default user.
+    #[arg(long, value_name = "FILE.pub")]
+    pub ssh_key: Option<PathBuf>,
+    /// Start this kernel (bzImage or ELF with a PVH entry) instead of the image's.
+    #[arg(long, value_name = "FILE")]
+    pub kernel: Option<PathBuf>,
+    /// Start with this initial RAM disk instead of the image's; with --kernel alone there is none.
+    #[arg(long, value_name = "FILE")]
+    pub initrd: Option<PathBuf>,
+    /// Add these words to the kernel command line; with --kernel they are the command line.
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
+    pub append: Option<String>,
+    /// Use the image's initial RAM disk even where the kernel does not need it.
+    #[arg(long)]
+    pub keep_initrd: bool,
+    /// Let the guest reach services on this machine's loopback at 169.254.169.250.
+    #[arg(long)]
+    pub host_loopback: bool,
+    /// Make what the checks of the user-data find errors instead of warnings.
+    #[arg(long)]
+    pub strict: bool,
+    /// Give up after this time: 90s, 10m, 1h. Default: 10m with --wait user-data and for test (60m in the emulated host), else none.
+    #[arg(long, value_name = "TIME", value_parser = parse::duration)]
+    pub timeout: Option<Duration>,
+    /// At the end, print the stages with their times on stdout in this form.
+    #[arg(long, value_name = "FORM")]
+    pub timings: Option<Timings>,
+}
+
+/// `amiable run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The image: its name, id, or the start of its id.
+    pub image: String,
+    /// User-data, as it is, up to 16,384 bytes: a file, or - for standard input.
+    #[arg(short = 'u', long, value_name = "FILE", value_parser = parse::file_argument)]
+    pub user_data: Option<PathBuf>,
+    /// Shared options.
+    #[command(flatten)]
+    pub launch: LaunchArgs,
+    /// End when this is reached.
+    #[arg(long, value_name = "WHAT")]
+    pub wait: Option<Wait>,
+    /// Delete the instance at the end.
+    #[arg(long)]
+    pub rm: bool,
+    /// Connect this terminal to the guest's serial console (Ctrl-] ends).
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// Show stages only, not the guest's console.
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Never make the guest's writes durable: faster, and lost if this machine crashes.
+    #[arg(long)]
+    pub throw_away: bool,
+}
+
+/// `amiable test`.
+#[derive(Debug, Args)]
+pub struct TestArgs {
+    /// User-data, as it is: a file, or - for standard input.
+    #[arg(value_parser = parse::file_argument)]
+    pub user_data: PathBuf,
+    /// The image: its name, id, or the start of its id.
+    #[arg(short, long, value_name = "IMAGE", env = "AMIABLE_IMAGE", default_value = "debian-12")]
+    pub image: String,
+    /// Shared options.
+    #[command(flatten)]
+    pub launch: LaunchArgs,
+    /// Show the guest's console while it runs.
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// Keep the instance for a look.
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// `amiable lint`.
+#[derive(Debug, Args)]
+pub struct LintArgs {
+    /// User-data files, or - for standard input.
+    #[arg(required = true, value_parser = parse::file_argument)]
+    pub user_data: Vec<PathBuf>,
+    /// Fail on warnings too.
+    #[arg(long)]
+    pub strict: bool,
+    /// Findings as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `--wait` waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Wait {
+    /// The end of the user-data; its status becomes the exit status.
+    UserData,
+    /// The guest's power-off.
+    PowerOff,
+}
+
+/// Forms of `--timings`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Timings {
+    /// One JSON object.
+    Json,
+    /// Lines.
+    Text,
+}
+
+/// `amiable image …`.
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// Make an AMI of a disk image: raw, qcow2 or VMDK.
+    Import {
+        /// The disk image.
+        file: PathBuf,
+        /// The AMI's name.
+        #[arg(long)]
+        name: String,
+        /// The file's format, if it must not be detected.
+        #[arg(long, value_name = "FORMAT")]
+        format: Option<String>,
+        /// The name of the root device in block device mappings.
+        #[arg(long, value_name = "NAME", default_value = "/dev/xvda")]
+        root_device_name: String,
+        /// Replace the AMI that has this name.
+        #[arg(long)]
+        replace: bool,
+    },
+    /// Download an official cloud image and import it.
+    Pull {
+        /// A name of the catalogue, or an http(s) address.
+        source: Option<String>,
+        /// The AMI's name; the catalogue's if left out.
+        #[arg(long)]
+        name: Option<String>,
+        /// The expected SHA-256 or SHA-512 of the download, in hexadecimal.
+        #[arg(long, value_name = "HEX")]
+        checksum: Option<String>,
+        /// List the catalogue.
+        #[arg(long)]
+        list: bool,
+        /// Replace the AMI that has this name.
+        #[arg(long)]
+        replace: bool,
+    },
+    /// List the AMIs.
+    #[command(visible_alias = "list")]
+    Ls(OutputArgs),
+    /// Describe an AMI, with what it boots.
+    Describe {
+        /// Name, id, or the start of an id.
+        image: String,
+        /// Shared options.
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Delete AMIs.
+    Rm {
+        /// Names, ids, or starts of ids.
+        #[arg(required = true)]
+        images: Vec<String>,
+    },
+}
+
+/// `amiable type …`.
+#[derive(Debug, Subcommand)]
+pub enum TypeCommand {
+    /// List instance types.
+    #[command(visible_alias = "list")]
+    Ls {
+        /// Only types with this many vCPUs.
+        #[arg(long)]
+        vcpus: Option<u32>,
+        /// Only types with this much memory, in GiB: 4, 0.5.
+        #[arg(long, value_name = "GIB")]
+        memory: Option<f64>,
+        /// Only types of this architecture: x86_64, arm64.
+        #[arg(long)]
+        arch: Option<String>,
+        /// Only types whose name matches: t3.*, *.xlarge.
+        #[arg(value_name = "PATTERN")]
+        name: Option<String>,
+        /// Only types that this machine can run.
+        #[arg(long)]
+        runnable: bool,
+        /// Shared options.
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Describe an instance type.
+    Describe {
+        /// Its name.
+        name: String,
+        /// Shared options.
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+}
+
+/// How lists and descriptions are printed.
+#[derive(Clone, Debug, Args)]
+pub struct OutputArgs {
+    /// The form; json, yaml and text have EC2's field names.
+    #[arg(short, long, value_name = "FORM", default_value = "table")]
+    pub output: OutputForm,
+    /// A JMESPath expression on the json form.
+    #[arg(long, value_name = "JMESPATH")]
+    pub query: Option<String>,
+}
+
+/// Forms of output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OutputForm {
+    /// For people.
+    Table,
+    /// JSON with EC2's field names.
+    Json,
+    /// The same as YAML.
+    Yaml,
+    /// Values separated by tabs.
+    Text,
+}
+
+/// Where a published port listens if no address is given.
+pub const PUBLISH_ADDRESS: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
