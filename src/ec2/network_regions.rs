@@ -1,0 +1,41 @@
+//! The Regions of AWS with their Availability Zones, by name.
+
+use super::network::Region;
+
+/// All Regions. Real names only: guests build the names of package mirrors from them.
+pub(super) const REGIONS: &[Region] = &[
+    Region { name: "af-south-1", zone_id_prefix: "afs1", zone_letters: "abc" },
+    Region { name: "ap-east-1", zone_id_prefix: "ape1", zone_letters: "abc" },
+    Region { name: "ap-northeast-1", zone_id_prefix: "apne1", zone_letters: "acd" },
+    Region { name: "ap-northeast-2", zone_id_prefix: "apne2", zone_letters: "abcd" },
+    Region { name: "ap-northeast-3", zone_id_prefix: "apne3", zone_letters: "abc" },
+    Region { name: "ap-south-1", zone_id_prefix: "aps1", zone_letters: "abc" },
+    Region { name: "ap-south-2", zone_id_prefix: "aps2", zone_letters: "abc" },
+    Region { name: "ap-southeast-1", zone_id_prefix: "apse1", zone_letters: "abc" },
+    Region { name: "ap-southeast-2", zone_id_prefix: "apse2", zone_letters: "abc" },
+    Region { name: "ap-southeast-3", zone_id_prefix: "apse3", zone_letters: "abc" },
+    Region { name: "ap-southeast-4", zone_id_prefix: "apse4", zone_letters: "abc" },
+    Region { name: "ap-southeast-5", zone_id_prefix: "apse5", zone_letters: "abc" },
+    Region { name: "ca-central-1", zone_id_prefix: "cac1", zone_letters: "abd" },
+    Region { name: "ca-west-1", zone_id_prefix: "caw1", zone_letters: "abc" },
+    Region { name: "cn-north-1", zone_id_prefix: "cnn1", zone_letters: "abd" },
+    Region { name: "cn-northwest-1", zone_id_prefix: "cnnw1", zone_letters: "abc" },
+    Region { name: "eu-central-1", zone_id_prefix: "euc1", zone_letters: "abc" },
+    Region { name: "eu-central-2", zone_id_prefix: "euc2", zone_letters: "abc" },
+    Region { name: "eu-north-1", zone_id_prefix: "eun1", zone_letters: "abc" },
+    Region { name: "eu-south-1", zone_id_prefix: "eus1", zone_letters: "abc" },
+    Region { name: "eu-south-2", zone_id_prefix: "eus2", zone_letters: "abc" },
+    Region { name: "eu-west-1", zone_id_prefix: "euw1", zone_letters: "abc" },
+    Region { name: "eu-west-2", zone_id_prefix: "euw2", zone_letters: "abcd" },
+    Region { name: "eu-west-3", zone_id_prefix: "euw3", zone_letters: "abc" },
+    Region { name: "il-central-1", zone_id_prefix: "ilc1", zone_letters: "abc" },
+    Region { name: "me-central-1", zone_id_prefix: "mec1", zone_letters: "abc" },
+    Region { name: "me-south-1", zone_id_prefix: "mes1", zone_letters: "abc" },
+    Region { name: "sa-east-1", zone_id_prefix: "sae1", zone_letters: "abc" },
+    Region { name: "us-east-1", zone_id_prefix: "use1", zone_letters: "abcdef" },
+    Region { name: "us-east-2", zone_id_prefix: "use2", zone_letters: "abc" },
+    Region { name: "us-gov-east-1", zone_id_prefix: "usge1", zone_letters: "abc" },
+    Region { name: "us-gov-west-1", zone_id_prefix: "usgw1", zone_letters: "abc" },
+    Region { name: "us-west-1", zone_id_prefix: "usw1", zone_letters: "ab" },
+    Region { name: "us-west-2", zone_id_prefix: "usw2", zone_letters: "abcd" },
+];
