@@ -4,4 +4,6 @@
 
 pub mod args;
 pub mod error;
+pub mod output;
 pub mod parse;
+pub mod types;

@@ -2,5 +2,6 @@
 
 #![forbid(unsafe_code)]
 
+pub mod capacity;
 pub mod paths;
 pub mod store;

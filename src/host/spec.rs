@@ -1,0 +1,106 @@
+//! Everything that an instance's process needs to know, as one value.
+//!
+//! The region makes it from its records; after that nothing is looked up. It crosses into the emulated host as JSON with
+//! its paths replaced by what they are called there.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::boot::plan::BootPlan;
+use crate::imds::Metadata;
+
+/// One instance.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct InstanceSpec {
+    /// Guest RAM in MiB.
+    pub memory_mib: u64,
+    /// Cores.
+    pub cores: u32,
+    /// Threads per core.
+    pub threads_per_core: u32,
+    /// SMBIOS UUID and serial number.
+    pub uuid: String,
+    /// The root volume.
+    pub root: RootVolume,
+    /// What is booted.
+    pub boot: BootSpec,
+    /// The network interface and what is behind it.
+    pub network: NetworkSpec,
+    /// What the metadata service tells.
+    pub metadata: Metadata,
+    /// A directory with the keys that sign the identity document; made there when they are first needed.
+    pub identity_keys: PathBuf,
+}
+
+/// A volume over an image.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RootVolume {
+    /// `vol-…`
+    pub volume_id: String,
+    /// The name in the block device mapping: `/dev/xvda`.
+    pub device_name: String,
+    /// The layer's blocks.
+    pub data: PathBuf,
+    /// The layer's map.
+    pub map: PathBuf,
+    /// The image's blocks.
+    pub base: PathBuf,
+    /// Whether flushes may do nothing.
+    pub throw_away: bool,
+}
+
+/// What is booted.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct BootSpec {
+    /// What the image boots, found when it was imported. Valid for the first start only: a guest may install another
+    /// kernel, so later starts look at the volume.
+    pub plan: Option<BootPlan>,
+    /// Where unpacked kernels are kept.
+    pub cache: PathBuf,
+    /// A kernel instead of the image's.
+    pub kernel: Option<PathBuf>,
+    /// An initial RAM disk instead of the image's.
+    pub initrd: Option<PathBuf>,
+    /// Words for the end of the command line.
+    pub append: Option<String>,
+    /// Use the image's initial RAM disk even if it is not needed.
+    pub keep_initrd: bool,
+}
+
+/// The network interface and what is behind it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NetworkSpec {
+    /// The interface's address.
+    pub mac: [u8; 6],
+    /// Its private IP address.
+    pub address: Ipv4Addr,
+    /// The subnet's prefix length.
+    pub prefix: u8,
+    /// The VPC's DNS server, base + 2.
+    pub dns: Ipv4Addr,
+    /// The domain of private names.
+    pub domain: String,
+    /// Where names that are not the VPC's are looked up.
+    pub upstreams: Vec<SocketAddr>,
+    /// Published ports.
+    pub forwards: Vec<PortForward>,
+    /// What the guest reaches at [`HOST_ALIAS`], if anything.
+    pub host_loopback: Option<IpAddr>,
+}
+
+/// The address at which a guest reaches this machine's loopback, if that is allowed.
+pub const HOST_ALIAS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 250);
+
+/// A port of this machine that leads to one of the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PortForward {
+    /// Where this machine listens.
+    pub host: SocketAddr,
+    /// The guest's port.
+    pub guest_port: u16,
+    /// UDP instead of TCP.
+    pub udp: bool,
+}
