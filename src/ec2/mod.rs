@@ -10,7 +10,8 @@ pub mod instance_types;
 pub mod metadata_options;
 pub mod network;
 mod network_regions;
+pub mod spelling;
 pub mod tags;
-//pub mod user_data;
+pub mod user_data;
 
 pub use error::Ec2Error;
