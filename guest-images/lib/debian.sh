@@ -24,7 +24,7 @@ cat "$WORK/values" "$HERE/lib/configure-debian" >"$WORK/configure"
 # /proc, /sys and /dev are mounted on the tree while hooks run: a plain (not recursive) bind mount shows it without them.
 # Where mounting is not allowed, mmdebstrap has mounted nothing either.
 mkdir "$SHARED/view"
-to_ext4="tree=\$1; if mount --bind \"\$1\" $SHARED/view 2>/dev/null; then tree=$SHARED/view; fi
+to_ext4="tree=\$1; if mount --bind \"\$1\" $SHARED/view 2>/dev/null; then tree=$SHARED/view; rm -rf $SHARED/view/dev/*; fi 2>/dev/null
 $(ext4_command "$disk" "$DISK_MIB" '"$tree"')
 status=\$?; umount $SHARED/view 2>/dev/null; exit \$status"
 

@@ -45,7 +45,7 @@ EXT4_FEATURES+=,flex_bg,metadata_csum,64bit,dir_nlink,extra_isize
 # ext4_command FILE MIB DIRECTORY: prints the shell command that fills p1 of a disk of MIB from a directory. DIRECTORY
 # is taken as shell text, for it may name a variable of a hook.
 ext4_command() {
-    printf '%s mke2fs -q -F -t ext4 -O %s -U %s -E offset=%s,hash_seed=%s -L "%s" -m 4 -d %s %q %sM' \
+    printf '%s mke2fs -q -F -t ext4 -b 4096 -O %s -U %s -E offset=%s,hash_seed=%s -L "%s" -m 4 -d %s %q %sM' \
         "${SOURCE_DATE_EPOCH:+E2FSPROGS_FAKE_TIME=$SOURCE_DATE_EPOCH}" \
         "$EXT4_FEATURES" "$(seeded_uuid "$NAME" filesystem)" "$((ROOT_START * 512))" \
         "$(seeded_uuid "$NAME" hash)" "${ROOT_LABEL:-}" "$3" "$1" "$(root_mib "$2")"

@@ -39,9 +39,9 @@ fetch_packages() {
     debian_sources "$suite" >"$root/etc/sources.list"
     cat >"$root/etc/apt.conf" <<END
 Dir::Etc::sourcelist "$root/etc/sources.list";
-Dir::Etc::sourceparts "-";
-Dir::Etc::preferences "-";
-Dir::Etc::preferencesparts "-";
+Dir::Etc::sourceparts "/dev/null";
+Dir::Etc::preferences "/dev/null";
+Dir::Etc::preferencesparts "/dev/null";
 Dir::State "$root";
 Dir::State::lists "$root/lists";
 Dir::State::status "/dev/null";
