@@ -7,6 +7,8 @@ use vmm_sys_util::eventfd::EventFd;
 
 pub mod config;
 pub mod msix;
+#[cfg(test)]
+pub mod testing;
 
 use config::ConfigSpace;
 
