@@ -7,6 +7,9 @@ use vmm_sys_util::eventfd::EventFd;
 
 pub mod config;
 pub mod msix;
+pub mod root;
+#[cfg(test)]
+pub mod testing;
 
 use config::ConfigSpace;
 
