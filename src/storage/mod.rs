@@ -1,1 +1,82 @@
-//! Volumes, copy-on-write, image formats.
+//! Volumes, copy-on-write, image formats, official images from the network: blocks in, blocks out.
+//!
+//! - [`volume`]: a copy-on-write layer over a read-only base, as an instance's root volume is over its AMI.
+//! - [`raw`]: a raw file or block device as it is.
+//! - [`import`]: any disk image → a sparse raw file, once; afterwards nothing looks at a guest's bytes to find a format.
+//! - [`pull`]: official cloud images by name.
+//! - [`image`]: how large an image is, and how much of it is stored.
+//!
+//! Both kinds of disk are a [`BlockBackend`](crate::vmm::backend::BlockBackend) for the machine and a
+//! [`Disk`](crate::boot::Disk) for the boot code.
+#![forbid(unsafe_code)]
+
+mod bitmap;
+mod block_file;
+pub mod error;
+pub mod image;
+pub mod import;
+mod lock;
+mod map_file;
+pub mod pull;
+pub mod raw;
+pub mod volume;
+mod volume_io;
+
+pub use error::StorageError;
+pub use raw::RawImage;
+pub use volume::{Volume, VolumePaths};
+
+use std::io;
+
+use crate::vmm::backend::{BLOCK_SIZE, Wait};
+use crate::vmm::volatile_io::Window;
+
+/// The largest disk, in bytes: 16 TiB, as the largest gp2 volume.
+pub const MAX_SIZE: u64 = 16 << 40;
+
+/// How a disk is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenMode {
+    /// Writes are refused. Several processes may have it open so.
+    ReadOnly,
+    /// One process alone; flushes make writes durable.
+    ReadWrite,
+    /// One process alone; flushes do nothing. What is on disk after the process died is undefined.
+    ThrowAway,
+}
+
+impl OpenMode {
+    fn writable(self) -> bool {
+        self != OpenMode::ReadOnly
+    }
+}
+
+/// A readable stack of layers, seen as one disk: what a volume lies over.
+pub trait Layer: Send + Sync {
+    /// Size in bytes.
+    fn size(&self) -> u64;
+    /// Fill `to` from `offset`. The caller stays within [`size`](Self::size).
+    fn read_layer(&self, to: Window<'_, '_>, offset: u64, wait: Wait) -> io::Result<()>;
+}
+
+/// Check a device's access: sector aligned and within `size`. Answers the end of the range.
+fn checked_end(offset: u64, len: u64, size: u64) -> io::Result<u64> {
+    match offset.checked_add(len) {
+        Some(end) if end <= size && offset % BLOCK_SIZE == 0 && len % BLOCK_SIZE == 0 => Ok(end),
+        _ => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("access to {len} bytes at {offset} of a disk of {size} bytes is unaligned or out of range"),
+        )),
+    }
+}
+
+/// Read plain bytes through a layer; past the end is [`io::ErrorKind::UnexpectedEof`].
+fn read_plain(layer: &dyn Layer, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+    match offset.checked_add(buf.len() as u64) {
+        Some(end) if end <= layer.size() => {}
+        _ => return Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+    let slices = [vm_memory::VolatileSlice::from(buf)];
+    let window = Window::whole(&slices).ok_or(io::ErrorKind::InvalidInput)?;
+    layer.read_layer(window, offset, Wait::Allowed)
+}

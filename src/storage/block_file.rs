@@ -1,0 +1,184 @@
+//! A raw file or block device: reads, writes, zeros and durability at byte offsets, from several threads at once.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek, SeekFrom};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{FallocateFlags, fallocate};
+
+use super::OpenMode;
+use super::error::StorageError;
+use super::lock::lock;
+use crate::vmm::backend::Wait;
+use crate::vmm::volatile_io::{Window, read_window_at, write_window_at};
+
+/// Zeros to write where the file system can't make them itself.
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+/// An open raw file or block device.
+#[derive(Debug)]
+pub struct BlockFile {
+    file: File,
+    /// The file system answers whether a buffered write would block.
+    nowait_writes: AtomicBool,
+    /// The file system makes holes.
+    punches: AtomicBool,
+    /// The file system zeroes ranges and keeps them allocated.
+    zeroes: AtomicBool,
+}
+
+impl BlockFile {
+    /// Open an existing file or block device and lock it.
+    pub fn open(path: &Path, mode: OpenMode) -> Result<Self, StorageError> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(mode.writable())
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY) // a FIFO or a terminal must not hang us
+            .open(path)
+            .map_err(StorageError::io("open", path))?;
+        Self::checked(file, path, mode.writable())
+    }
+
+    /// Make a file of `size` bytes, all hole. A block device is taken as it is.
+    pub fn create(path: &Path, size: u64) -> Result<Self, StorageError> {
+        if std::fs::metadata(path).is_ok_and(|m| m.file_type().is_block_device()) {
+            let device = Self::open(path, OpenMode::ReadWrite)?;
+            device.require(path, size)?;
+            return Ok(device);
+        }
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(StorageError::io("create", path))?;
+        let made = Self::checked(file, path, true).and_then(|this| {
+            this.file.set_len(size).map_err(StorageError::io("set the size of", path))?;
+            Ok(this)
+        });
+        if made.is_err() {
+            let _ = std::fs::remove_file(path);
+        }
+        made
+    }
+
+    fn checked(file: File, path: &Path, exclusive: bool) -> Result<Self, StorageError> {
+        let kind = file.metadata().map_err(StorageError::io("look at", path))?.file_type();
+        if !kind.is_file() && !kind.is_block_device() {
+            let source = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file or a block device");
+            return Err(StorageError::Io { action: "use", path: path.into(), source });
+        }
+        lock(&file, path, exclusive)?;
+        let yes = || AtomicBool::new(true);
+        Ok(BlockFile { file, nowait_writes: yes(), punches: yes(), zeroes: yes() })
+    }
+
+    /// The size in bytes, of block devices too.
+    pub fn len(&self) -> io::Result<u64> {
+        (&self.file).seek(SeekFrom::End(0))
+    }
+
+    /// An error if the file is shorter than `size`.
+    pub fn require(&self, path: &Path, size: u64) -> Result<(), StorageError> {
+        let found = self.len().map_err(StorageError::io("measure", path))?;
+        if found < size {
+            return Err(StorageError::TooShort { path: path.into(), expected: size, found });
+        }
+        Ok(())
+    }
+
+    /// Fill `to` from `offset`.
+    pub fn read(&self, to: Window<'_, '_>, offset: u64, wait: Wait) -> io::Result<()> {
+        match read_window_at(self.file.as_fd(), to, offset, wait) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported && wait == Wait::Never => {
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+            result => result,
+        }
+    }
+
+    /// Write `from` at `offset`.
+    pub fn write(&self, from: Window<'_, '_>, offset: u64, wait: Wait) -> io::Result<()> {
+        if wait == Wait::Never {
+            if !self.nowait_writes.load(Ordering::Relaxed) {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            return match write_window_at(self.file.as_fd(), from, offset, wait) {
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                    self.nowait_writes.store(false, Ordering::Relaxed);
+                    Err(io::ErrorKind::WouldBlock.into())
+                }
+                result => result,
+            };
+        }
+        write_window_at(self.file.as_fd(), from, offset, wait)
+    }
+
+    /// Read plain bytes.
+    pub fn read_plain(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_exact_at(buf, offset)
+    }
+
+    /// Write plain bytes.
+    pub fn write_plain(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_all_at(buf, offset)
+    }
+
+    /// Make the range read as zeros: by a hole (`deallocate`), by marking it, or by writing zeros, whichever works.
+    pub fn zero(&self, offset: u64, len: u64, deallocate: bool) -> io::Result<()> {
+        if len == 0 {
+            return Ok(());
+        }
+        if !deallocate && self.allocate(&self.zeroes, FallocateFlags::ZERO_RANGE, offset, len)? {
+            return Ok(());
+        }
+        if self.punch(offset, len)? {
+            return Ok(());
+        }
+        let end = offset.checked_add(len).ok_or(io::ErrorKind::InvalidInput)?;
+        let mut at = offset;
+        while at < end {
+            let n = (end - at).min(ZEROS.len() as u64);
+            self.file.write_all_at(&ZEROS[..n as usize], at)?;
+            at += n;
+        }
+        Ok(())
+    }
+
+    /// Give the range's space back; it then reads as zeros. `false` if the file system can't.
+    pub fn punch(&self, offset: u64, len: u64) -> io::Result<bool> {
+        if len == 0 {
+            return Ok(true);
+        }
+        self.allocate(&self.punches, FallocateFlags::PUNCH_HOLE, offset, len)
+    }
+
+    /// fallocate(2), remembering in `able` when this file does not have the operation.
+    fn allocate(&self, able: &AtomicBool, how: FallocateFlags, offset: u64, len: u64) -> io::Result<bool> {
+        use rustix::io::Errno;
+        if !able.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        loop {
+            return match fallocate(&self.file, how | FallocateFlags::KEEP_SIZE, offset, len) {
+                Ok(()) => Ok(true),
+                Err(Errno::INTR) => continue,
+                // NODEV, INVAL and PERM: what devices and odd file systems answer instead.
+                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::NODEV | Errno::INVAL | Errno::PERM) => {
+                    able.store(false, Ordering::Relaxed);
+                    Ok(false)
+                }
+                Err(error) => Err(error.into()),
+            };
+        }
+    }
+
+    /// Make completed writes durable.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}

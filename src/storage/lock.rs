@@ -1,0 +1,44 @@
+//! Whole-file locks (flock(2)), so that two processes never write one volume.
+//!
+//! The kernel drops a lock when its file is closed, also after `kill -9`: there is never a stale one to clean up.
+
+use std::fs::{File, TryLockError};
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::error::StorageError;
+
+/// Lock `file`: alone (`exclusive`), or together with others that don't write.
+pub fn lock(file: &File, path: &Path, exclusive: bool) -> Result<(), StorageError> {
+    let result = if exclusive { file.try_lock() } else { file.try_lock_shared() };
+    match result {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(StorageError::InUse { path: path.into(), holder: holder(file) }),
+        // A file system without locks (some network ones): nothing better can be had there.
+        Err(TryLockError::Error(error)) if error.kind() == std::io::ErrorKind::Unsupported => Ok(()),
+        Err(TryLockError::Error(source)) => Err(StorageError::Io { action: "lock", path: path.into(), source }),
+    }
+}
+
+/// Name who holds the lock, as `/proc/locks` tells it (proc_locks(5)).
+fn holder(file: &File) -> String {
+    let pid = file.metadata().ok().and_then(|metadata| {
+        let (dev, ino) = (metadata.dev(), metadata.ino());
+        let wanted = format!("{:02x}:{:02x}:{ino}", rustix::fs::major(dev), rustix::fs::minor(dev));
+        let locks = BufReader::new(File::open("/proc/locks").ok()?);
+        locks.lines().map_while(Result::ok).find_map(|line| {
+            // 1: FLOCK  ADVISORY  WRITE 1234 fd:00:5678 0 EOF
+            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+            match fields[..] {
+                [_, "FLOCK", _, _, pid, id, ..] if id == wanted => pid.parse::<u32>().ok().filter(|pid| *pid != 0),
+                _ => None,
+            }
+        })
+    });
+    let Some(pid) = pid else { return "another process".into() };
+    match std::fs::read_to_string(format!("/proc/{pid}/comm")) {
+        Ok(name) => format!("process {pid} ({})", name.trim_end()),
+        Err(_) => format!("process {pid}"),
+    }
+}

@@ -1,0 +1,177 @@
+//! The map file of a volume: a header page, then the bitmap of the blocks that the data file holds.
+//!
+//! | offset | bytes | field, little endian |
+//! |--------|-------|----------------------|
+//! | 0      | 8     | magic `amblvol\0` |
+//! | 8      | 4     | version, 1 |
+//! | 12     | 4     | block size, 4096 |
+//! | 16     | 8     | volume size in bytes |
+//! | 24     | 8     | base size in bytes, 0 without a base |
+//! | 32     | 4     | CRC-32 (IEEE) of bytes 0 to 31 |
+//! | 4096   | …     | bit *n* of byte *m*: block 8 *m* + *n* |
+
+use std::io;
+use std::path::Path;
+
+use super::bitmap::{Bitmap, PAGE_BYTES};
+use super::block_file::BlockFile;
+use super::error::StorageError;
+use super::volume::VOLUME_BLOCK;
+use super::{MAX_SIZE, OpenMode};
+use crate::vmm::backend::BLOCK_SIZE;
+
+const MAGIC: &[u8; 8] = b"amblvol\0";
+const VERSION: u32 = 1;
+/// The bitmap starts here.
+const PAGES_AT: u64 = PAGE_BYTES as u64;
+/// Pages that one flush writes at a time: they cover 8 GiB.
+const BATCH: usize = 64;
+
+/// What the header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Volume size in bytes.
+    pub size: u64,
+    /// Base size in bytes.
+    pub base_size: u64,
+}
+
+impl Header {
+    /// The header as bytes.
+    pub fn to_bytes(self) -> [u8; 36] {
+        let mut bytes = [0; 36];
+        bytes[..8].copy_from_slice(MAGIC);
+        bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[12..16].copy_from_slice(&(VOLUME_BLOCK as u32).to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.size.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.base_size.to_le_bytes());
+        let sum = crc32(&bytes[..32]);
+        bytes[32..].copy_from_slice(&sum.to_le_bytes());
+        bytes
+    }
+
+    /// The header from bytes, or what is wrong with it.
+    pub fn from_bytes(bytes: &[u8; 36]) -> Result<Header, String> {
+        let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
+        if &bytes[..8] != MAGIC {
+            return Err("it does not begin as one".into());
+        }
+        if u32_at(32) != crc32(&bytes[..32]) {
+            return Err("the checksum of its header is wrong".into());
+        }
+        if u32_at(8) != VERSION {
+            return Err(format!("version {} is not known here; use the newer amiable that made it", u32_at(8)));
+        }
+        if u64::from(u32_at(12)) != VOLUME_BLOCK {
+            return Err(format!("block size {} is not supported", u32_at(12)));
+        }
+        let header = Header { size: u64_at(16), base_size: u64_at(24) };
+        if header.size == 0 || header.size > MAX_SIZE || header.size % BLOCK_SIZE != 0 || header.base_size > header.size
+        {
+            return Err(format!("the sizes {} over {} are impossible", header.size, header.base_size));
+        }
+        Ok(header)
+    }
+
+    fn map_len(self) -> u64 {
+        let pages = self.size.div_ceil(VOLUME_BLOCK).div_ceil(PAGE_BYTES as u64 * 8);
+        PAGES_AT + pages * PAGE_BYTES as u64
+    }
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    let mut crc = flate2::Crc::new();
+    crc.update(bytes);
+    crc.sum()
+}
+
+/// The open map file.
+#[derive(Debug)]
+pub struct MapFile {
+    file: BlockFile,
+    /// Pages on their way to disk.
+    buf: Vec<u8>,
+    taken: Vec<usize>,
+}
+
+impl MapFile {
+    /// Make an empty map.
+    pub fn create(path: &Path, header: Header) -> Result<Self, StorageError> {
+        let is_device = path.exists();
+        let file = BlockFile::create(path, header.map_len())?;
+        let made = (|| {
+            if is_device {
+                // It may hold the map of a volume before.
+                file.zero(0, header.map_len(), true)?;
+            }
+            file.write_plain(&header.to_bytes(), 0)
+        })();
+        if let Err(source) = made {
+            if !is_device {
+                let _ = std::fs::remove_file(path);
+            }
+            return Err(StorageError::Io { action: "write", path: path.into(), source });
+        }
+        Ok(MapFile { file, buf: Vec::new(), taken: Vec::new() })
+    }
+
+    /// Open a map and load it.
+    pub fn open(path: &Path, mode: OpenMode) -> Result<(Self, Header, Bitmap), StorageError> {
+        let file = BlockFile::open(path, mode)?;
+        let bad = |reason: String| StorageError::BadMap { path: path.into(), reason };
+        let mut bytes = [0; 36];
+        file.read_plain(&mut bytes, 0).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => bad("it is too short".into()),
+            _ => StorageError::Io { action: "read", path: path.into(), source: error },
+        })?;
+        let header = Header::from_bytes(&bytes).map_err(bad)?;
+        file.require(path, header.map_len())?;
+        let bitmap = Bitmap::new(header.size.div_ceil(VOLUME_BLOCK));
+        let mut page = [0; PAGE_BYTES];
+        for index in 0..bitmap.pages() {
+            let at = PAGES_AT + (index * PAGE_BYTES) as u64;
+            file.read_plain(&mut page, at).map_err(StorageError::io("read", path))?;
+            bitmap.load(index, &page);
+        }
+        Ok((MapFile { file, buf: Vec::new(), taken: Vec::new() }, header, bitmap))
+    }
+
+    /// Write the pages of `bitmap` that changed. Before each batch reaches the file, `data_is_durable` runs: the bits
+    /// must never be ahead of the blocks they stand for. Answers whether anything was written.
+    pub fn write_back(
+        &mut self,
+        bitmap: &Bitmap,
+        mut data_is_durable: impl FnMut() -> io::Result<()>,
+    ) -> io::Result<bool> {
+        let mut wrote = false;
+        let mut next = Some(0);
+        while let Some(first) = next {
+            self.buf.resize(BATCH.min(bitmap.pages()) * PAGE_BYTES, 0);
+            next = bitmap.take_dirty(first, &mut self.buf, &mut self.taken);
+            let result = data_is_durable().and_then(|()| self.write_taken());
+            if let Err(error) = result {
+                bitmap.give_back(&self.taken);
+                return Err(error);
+            }
+            wrote |= !self.taken.is_empty();
+        }
+        Ok(wrote)
+    }
+
+    fn write_taken(&self) -> io::Result<()> {
+        for (bytes, index) in self.buf.chunks_exact(PAGE_BYTES).zip(&self.taken) {
+            self.file.write_plain(bytes, PAGES_AT + (index * PAGE_BYTES) as u64)?;
+        }
+        Ok(())
+    }
+
+    /// Make what was written durable.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync()
+    }
+}
+
+#[cfg(test)]
+#[path = "map_file_tests.rs"]
+mod tests;
