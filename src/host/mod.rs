@@ -7,5 +7,7 @@ pub mod console;
 pub mod event;
 pub mod record;
 pub mod session;
+pub mod spec;
 pub mod stage;
 pub mod verdict;
+pub mod watch;

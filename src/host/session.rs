@@ -122,6 +122,11 @@ impl Session {
         }
     }
 
+    /// Whether [`Update::Ended`] was handed out.
+    pub fn has_ended(&self) -> bool {
+        self.ended && self.ready.is_empty()
+    }
+
     /// The stages so far, over all boots.
     pub fn marks(&self) -> &[Mark] {
         &self.marks

@@ -12,3 +12,8 @@ pub fn host_facts() -> HostFacts {
         cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u32),
     }
 }
+
+/// The resolvers that this machine uses: the `nameserver` lines of `/etc/resolv.conf`.
+pub fn resolvers() -> Vec<std::net::SocketAddr> {
+    super::instances::parse_resolvers(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default())
+}

@@ -3,5 +3,41 @@
 #![forbid(unsafe_code)]
 
 pub mod capacity;
+pub mod error;
+mod images;
+mod instances;
+pub mod model;
 pub mod paths;
 pub mod store;
+
+pub use images::ImportRequest;
+pub use instances::{EndOfRun, Launch, LaunchRequest};
+
+use self::error::RegionError;
+use self::paths::Paths;
+use self::store::Store;
+
+/// A local region: its files and its store.
+#[derive(Debug)]
+pub struct Region {
+    paths: Paths,
+    store: Store,
+}
+
+impl Region {
+    /// Open the region whose files are under `paths`, made if it is not there.
+    pub fn open(paths: Paths) -> Result<Self, RegionError> {
+        let store = Store::open(&paths.store())?;
+        Ok(Region { paths, store })
+    }
+
+    /// Where the region's files are.
+    pub fn paths(&self) -> &Paths {
+        &self.paths
+    }
+}
+
+/// The time in EC2's form: `2026-11-20T22:25:12Z`.
+fn now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}

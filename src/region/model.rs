@@ -5,7 +5,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ec2::metadata_options::MetadataOptions;
-use crate::host::spec::{BootFacts, PortForward};
+use crate::boot::plan::BootPlan;
+use crate::host::spec::PortForward;
 use crate::host::verdict::Verdict;
 
 /// A key and a value.
@@ -55,7 +56,7 @@ pub struct ImageFacts {
     /// SHA-256 of the disk's content.
     pub sha256: String,
     /// The kernel, its command line, and whether the initial RAM disk is needed.
-    pub boot: BootFacts,
+    pub boot: BootPlan,
 }
 
 /// An instance.

@@ -69,6 +69,11 @@ impl Paths {
         self.cache.join("boot")
     }
 
+    /// The records of an instance that was deleted after its user-data failed.
+    pub fn kept_logs(&self, instance_id: &str) -> PathBuf {
+        self.state.join("failed").join(instance_id)
+    }
+
     /// Downloads on their way.
     pub fn downloads(&self) -> PathBuf {
         self.cache.join("downloads")

@@ -1,0 +1,96 @@
+//! On which machine an instance runs: this one, or an emulated host.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::error::{CliError, exit};
+use super::parse::Publish;
+use crate::emulate::{NotUsable, kvm_usable};
+use crate::host::emulated;
+use crate::host::running::{self, Running};
+use crate::host::spec::{InstanceSpec, PortForward};
+use crate::region::paths::Paths;
+
+/// Where instances run.
+#[derive(Debug)]
+pub enum Way {
+    /// On this machine's KVM.
+    Native,
+    /// Inside an emulated host.
+    Emulated(Box<emulated::Tools>),
+}
+
+impl Way {
+    /// Whether there is an emulated host between.
+    pub fn is_emulated(&self) -> bool {
+        matches!(self, Way::Emulated(_))
+    }
+}
+
+/// This machine's KVM, or with `emulate` an emulated host; never the one for the other in silence.
+pub fn choose(emulate: bool, paths: &Paths) -> Result<Way, CliError> {
+    if emulate {
+        let tools = emulated::Tools::find(paths).map_err(|e| {
+            let next = e.next();
+            let error = CliError::from_error(exit::ENVIRONMENT, &e);
+            next.into_iter().fold(error, CliError::next)
+        })?;
+        return Ok(Way::Emulated(Box::new(tools)));
+    }
+    kvm_usable().map_err(|e| no_kvm(&e))?;
+    Ok(Way::Native)
+}
+
+fn no_kvm(why: &NotUsable) -> CliError {
+    let error = CliError::from_error(exit::ENVIRONMENT, why);
+    let error = CliError { what: format!("this machine has no usable KVM: {}", error.what), ..error };
+    error.next(match why.fix() {
+        Some(fix) => format!("{fix}; or add --emulate (slow); amiable doctor tells more"),
+        None => "the same command with --emulate (slow); amiable doctor tells more".to_owned(),
+    })
+}
+
+/// Start an instance.
+pub fn start(
+    way: &Way,
+    spec: &InstanceSpec,
+    records: &Path,
+    started: Instant,
+    paths: &Paths,
+) -> Result<Running, CliError> {
+    let result = match way {
+        Way::Native => running::start(spec.clone(), records, started),
+        Way::Emulated(tools) => emulated::start(tools, spec, records, started, paths),
+    };
+    result.map_err(|e| CliError::from_error(exit::OTHER, &*e))
+}
+
+impl From<Publish> for PortForward {
+    fn from(publish: Publish) -> Self {
+        PortForward { host: publish.host, guest_port: publish.guest_port, udp: publish.udp }
+    }
+}
+
+/// A file that must be there.
+pub fn existing_file(path: &Path) -> Result<PathBuf, CliError> {
+    match std::fs::metadata(path) {
+        Ok(meta) if meta.is_file() => std::path::absolute(path).map_err(|e| CliError::from_error(exit::OTHER, &e)),
+        Ok(_) => Err(CliError::new(exit::USAGE, format!("{} is not a file", path.display()))),
+        Err(e) => Err(CliError::new(exit::USAGE, format!("can't read {}: {e}", path.display()))),
+    }
+}
+
+/// The line of an OpenSSH public key file.
+pub fn read_public_key(path: &Path) -> Result<String, CliError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| CliError::new(exit::USAGE, format!("can't read the public key {}: {e}", path.display())))?;
+    let line = text.lines().next().unwrap_or_default().trim();
+    let mut words = line.split(' ');
+    let kind = words.next().unwrap_or_default();
+    let known = kind.starts_with("ssh-") || kind.starts_with("ecdsa-sha2-") || kind.starts_with("sk-");
+    if !known || words.next().is_none_or(|blob| !blob.starts_with("AAAA")) {
+        let what = format!("{} is not an OpenSSH public key", path.display());
+        return Err(CliError::new(exit::USAGE, what).next("give the .pub file: --ssh-key ~/.ssh/id_ed25519.pub"));
+    }
+    Ok(line.to_owned())
+}

@@ -1,0 +1,174 @@
+//! AMIs: imported, found, removed.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::error::RegionError;
+use super::model::{Image, ImageFacts};
+use super::{Region, now};
+use crate::boot::plan::BootPlan;
+use crate::ec2::Ec2Error;
+use crate::ec2::ids::IdKind;
+use crate::storage::{RawImage, import};
+
+/// What an AMI is made of.
+#[derive(Clone, Debug)]
+pub struct ImportRequest<'a> {
+    /// The disk image.
+    pub file: &'a Path,
+    /// The AMI's name.
+    pub name: &'a str,
+    /// Where the file came from, for the record; the file itself if not said.
+    pub source: Option<&'a str>,
+    /// The file's format, if it must not be detected.
+    pub format: Option<import::Format>,
+    /// `/dev/xvda` or `/dev/sda1`.
+    pub root_device_name: &'a str,
+    /// Replace the AMI that has this name.
+    pub replace: bool,
+}
+
+impl Region {
+    /// Make an AMI of a disk image: its format is detected once, it is kept raw, and its boot files are found.
+    ///
+    /// # Errors
+    /// `InvalidAMIName.Malformed`, `InvalidAMIName.Duplicate`; a file that is no disk image or has nothing to boot.
+    pub fn import_image(
+        &mut self,
+        request: &ImportRequest<'_>,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Image, RegionError> {
+        check_name(request.name)?;
+        let existing = self.store.tables().find_images::<Image>(request.name)?.into_iter().find(|i| i.name == request.name);
+        if let Some(existing) = &existing {
+            if !request.replace {
+                return Err(Ec2Error::new(
+                    "InvalidAMIName.Duplicate",
+                    format!("AMI name {} is already in use by AMI {}", request.name, existing.image_id),
+                )
+                .into());
+            }
+            self.check_unused(existing)?;
+        }
+        let image_id = IdKind::Image.generate();
+        let disk = self.paths.image_disk(&image_id);
+        let folder = disk.parent().unwrap_or(&disk).to_owned();
+        let made = self.import_into(request, &image_id, &disk, progress).and_then(|image| {
+            self.store.transaction(|tables| {
+                if let Some(existing) = &existing {
+                    tables.remove_image(&existing.image_id)?;
+                }
+                tables.put_image(&image.image_id, &image.name, &image).map_err(RegionError::from)
+            })?;
+            Ok(image)
+        });
+        match (&made, existing) {
+            (Ok(_), Some(existing)) => self.remove_image_files(&existing.image_id)?,
+            (Err(_), _) => {
+                let _ = fs::remove_dir_all(&folder);
+            }
+            _ => {}
+        }
+        made
+    }
+
+    fn import_into(
+        &self,
+        request: &ImportRequest<'_>,
+        image_id: &str,
+        disk: &Path,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Image, RegionError> {
+        let imported = import::import(request.file, disk, request.format, progress)?;
+        let raw = Arc::new(RawImage::open(disk)?);
+        let boot = BootPlan::find(raw, &self.paths.boot_cache()).map_err(RegionError::NotBootable)?;
+        Ok(Image {
+            image_id: image_id.to_owned(),
+            name: request.name.to_owned(),
+            architecture: "x86_64".to_owned(),
+            state: "available".to_owned(),
+            creation_date: now(),
+            root_device_name: request.root_device_name.to_owned(),
+            root_device_type: "ebs".to_owned(),
+            virtualization_type: "hvm".to_owned(),
+            amiable: ImageFacts {
+                size_in_bytes: imported.size,
+                source: request.source.map_or_else(|| request.file.display().to_string(), str::to_owned),
+                source_format: imported.format.to_string(),
+                sha256: imported.sha256,
+                boot,
+            },
+        })
+    }
+
+    /// All AMIs, the newest last.
+    pub fn images(&self) -> Result<Vec<Image>, RegionError> {
+        Ok(self.store.tables().images()?)
+    }
+
+    /// The AMI of this name or id, or whose id starts so.
+    ///
+    /// # Errors
+    /// `InvalidAMIID.NotFound`; an id's start that fits several.
+    pub fn image(&self, key: &str) -> Result<Image, RegionError> {
+        let mut found = self.store.tables().find_images::<Image>(key)?;
+        if found.len() > 1 && found[0].name != key && found[0].image_id != key {
+            let ids: Vec<_> = found.iter().map(|i| i.image_id.as_str()).collect();
+            return Err(Ec2Error::new("InvalidAMIID.Malformed", format!("'{key}' may mean {}", ids.join(" or "))).into());
+        }
+        if key.is_empty() || found.is_empty() {
+            return Err(Ec2Error::image_not_found(key).into());
+        }
+        Ok(found.swap_remove(0))
+    }
+
+    /// Delete an AMI.
+    ///
+    /// # Errors
+    /// `InvalidAMIID.NotFound`; `ResourceInUse` while a volume lies over it.
+    pub fn remove_image(&mut self, key: &str) -> Result<Image, RegionError> {
+        let image = self.image(key)?;
+        self.check_unused(&image)?;
+        self.store.tables().remove_image(&image.image_id)?;
+        self.remove_image_files(&image.image_id)?;
+        Ok(image)
+    }
+
+    /// An AMI's blocks are under the volumes of its instances, so it must outlive them.
+    fn check_unused(&self, image: &Image) -> Result<(), RegionError> {
+        match self.store.tables().instances_of_image(&image.image_id)? {
+            0 => Ok(()),
+            n => Err(Ec2Error::new(
+                "ResourceInUse",
+                format!("The image {} is under {n} volume{} of instances", image.image_id, if n == 1 { "" } else { "s" }),
+            )
+            .into()),
+        }
+    }
+
+    fn remove_image_files(&self, image_id: &str) -> Result<(), RegionError> {
+        let disk = self.paths.image_disk(image_id);
+        let folder = disk.parent().unwrap_or(&disk);
+        match fs::remove_dir_all(folder) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(RegionError::File { action: "remove", path: folder.display().to_string(), source })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// EC2's rule for names of AMIs: 3 to 128 characters of letters, digits and some signs.
+fn check_name(name: &str) -> Result<(), Ec2Error> {
+    let fits = (3..=128).contains(&name.len())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || "()[] ./-'@_".contains(c))
+        && !IdKind::Image.matches(name);
+    if fits {
+        return Ok(());
+    }
+    Err(Ec2Error::new(
+        "InvalidAMIName.Malformed",
+        format!("AMI names must be between 3 and 128 characters long, and may contain letters, numbers and ()[] ./-'@_ only: '{name}'"),
+    ))
+}
