@@ -23,7 +23,7 @@
 //!
 //! # What is where
 //!
-//! `spec` has the wire format, `registers` enabling and resetting, `controller` the loop that runs queues, `queue` the
+//! `spec` has the wire format, `registers` enabling and resetting, `runner` the loop that runs queues, `controller` what it runs on, `queue` the
 //! rings and shadow doorbells, `prp` where data lies, `nvm`, `admin`, `features`, `log_page` and `identify` the commands.
 //!
 //! Everything in guest memory is hostile: a command is fetched once, addresses are checked against guest memory at
@@ -54,6 +54,7 @@ mod pool;
 mod prp;
 mod queue;
 mod registers;
+mod runner;
 mod spec;
 mod statistics;
 #[cfg(test)]
