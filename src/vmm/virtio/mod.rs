@@ -20,7 +20,7 @@ pub mod queue;
 pub mod rng;
 pub mod status;
 #[cfg(test)]
-pub mod testing;
+pub(crate) mod testing;
 
 use interrupt::Interrupt;
 use queue::DeviceQueue;
