@@ -91,6 +91,9 @@ pub enum Control {
     Sync,
     /// Tell what the vCPUs do.
     Describe,
+    /// Look whether the console has a part of a line to show.
+    #[serde(skip)]
+    Remind,
 }
 
 /// An event and when it was seen, by this process's clock.

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -55,10 +56,13 @@ pub enum Update {
     Ended(End),
 }
 
+/// The way to tell an instance what to do.
+pub type Orders = Arc<dyn Fn(Control) + Send + Sync>;
+
 /// A running instance.
 pub struct Session {
     events: Receiver<Seen>,
-    orders: Box<dyn Fn(Control) + Send>,
+    orders: Orders,
     recorder: Recorder,
     started: Instant,
     lines: Lines,
@@ -77,7 +81,7 @@ impl Session {
     /// The instance that sends `events` and obeys `orders`; recorded in `directory`. Times count from `started`.
     pub fn new(
         events: Receiver<Seen>,
-        orders: Box<dyn Fn(Control) + Send>,
+        orders: Orders,
         directory: &Path,
         started: Instant,
     ) -> io::Result<Self> {
@@ -99,6 +103,11 @@ impl Session {
     /// Give an order. One to an instance that has ended does nothing.
     pub fn order(&self, control: Control) {
         (self.orders)(control);
+    }
+
+    /// The way to give orders, for another thread.
+    pub fn orders(&self) -> Orders {
+        self.orders.clone()
     }
 
     /// The next update, or `None` after `timeout` without one, or once [`Update::Ended`] was handed out.

@@ -10,7 +10,7 @@ fn run(events: Vec<Event>) -> (Vec<Update>, tempfile::TempDir) {
         sender.send(Seen { at: started + Duration::from_millis(5), event }).unwrap();
     }
     drop(sender);
-    let mut session = Session::new(receiver, Box::new(|_| {}), dir.path(), started).unwrap();
+    let mut session = Session::new(receiver, std::sync::Arc::new(|_| {}), dir.path(), started).unwrap();
     let mut updates = Vec::new();
     while let Some(update) = session.next(Duration::from_secs(5)) {
         updates.push(update);

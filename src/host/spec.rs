@@ -57,6 +57,8 @@ pub struct BootSpec {
     /// What the image boots, found when it was imported. Valid for the first start only: a guest may install another
     /// kernel, so later starts look at the volume.
     pub plan: Option<BootPlan>,
+    /// The plan's files where the cache is out of reach: inside the emulated host.
+    pub ready: Option<ReadyFiles>,
     /// Where unpacked kernels are kept.
     pub cache: PathBuf,
     /// A kernel instead of the image's.
@@ -67,6 +69,15 @@ pub struct BootSpec {
     pub append: Option<String>,
     /// Use the image's initial RAM disk even if it is not needed.
     pub keep_initrd: bool,
+}
+
+/// A plan's files, unpacked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReadyFiles {
+    /// The kernel: ELF or bzImage.
+    pub kernel: PathBuf,
+    /// The initial RAM disk, if the plan has one.
+    pub initrd: Option<PathBuf>,
 }
 
 /// The network interface and what is behind it.

@@ -27,7 +27,7 @@ fn guest(script: impl Fn(&Control) -> Vec<Event> + Send + 'static) -> Guest {
         }
         heard.lock().unwrap().push(control);
     };
-    let session = Session::new(receiver, Box::new(obey), dir.path(), Instant::now()).unwrap();
+    let session = Session::new(receiver, Arc::new(obey), dir.path(), Instant::now()).unwrap();
     Guest { orders, session, events, _dir: dir }
 }
 

@@ -292,7 +292,7 @@ impl Network {
 }
 
 impl NetBackend for Network {
-    fn set_guest_offloads(&mut self, checksum: bool, tcp_segment: bool) {
+    fn set_guest_offload(&mut self, checksum: bool, tcp_segment: bool) {
         self.core.out.partial_checksum = checksum;
         self.core.out.tcp_segment = checksum && tcp_segment;
         self.tcp.rebuild(&mut self.core);

@@ -71,7 +71,7 @@ pub struct Frame {
 pub trait NetBackend: Send {
     /// What the guest's driver takes from [`receive`](Self::receive): unfinished checksums, and TCP that is not cut into
     /// segments. Called before the first frame of each driver; nothing is taken until then.
-    fn set_guest_offloads(&mut self, _checksum: bool, _tcp_segments: bool) {}
+    fn set_guest_offload(&mut self, _checksum: bool, _tcp_segments: bool) {}
     /// A frame from the guest. Answers may be ready for [`receive`](Self::receive) at once.
     fn transmit(&mut self, frame: &[u8], offload: Offload, now: Instant);
     /// The next frame for the guest. Called only when the guest has room for one; what is not fetched stays queued

@@ -1,0 +1,245 @@
+//! One instance from its specification to its end: volume, boot files, metadata service, network and machine put
+//! together, and the machine built anew for each restart of the guest.
+//!
+//! Three threads of this room are at work, beside the machine's own: the one that calls [`run`] builds machines and waits
+//! for them, `orders` passes orders on to whichever machine runs, and the network's services answer on the NIC's thread.
+//! The metadata service is up before the first vCPU runs, and stays up over restarts.
+
+use std::error::Error;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::event::{Control, End, Event};
+use super::services::{self, Services};
+use super::spec::InstanceSpec;
+use super::stage::Stage;
+use super::{bootfiles, running::StartError};
+use crate::storage::Volume;
+use crate::vmm::backend::ConsoleSink;
+use crate::vmm::config::{CpuTopology, MachineConfig, NicConfig, SmbiosIdentity, VolumeConfig, VolumeIdentity};
+use crate::vmm::machine::{Exit, Machine, MachineHandle};
+
+/// Tells the owner.
+pub type Tell = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// The root volume's slot: in front of the NIC's, as on Nitro.
+const ROOT_SLOT: u8 = 4;
+/// The first NIC's slot: `ens5`.
+const NIC_SLOT: u8 = 5;
+
+/// A guest that triple-faults is restarted, as on EC2; one that does nothing else is given up after so many
+/// in a row, none of which lived longer than [`SHORT_LIFE`].
+const MOST_TRIPLE_FAULTS: u32 = 3;
+const SHORT_LIFE: Duration = Duration::from_secs(10);
+
+/// Run an instance to its end. `orders` is the way back to `controls`, for the console's own reminders.
+pub fn run(spec: &InstanceSpec, root: Arc<Volume>, tell: Tell, orders: Sender<Control>, controls: Receiver<Control>) {
+    let console = Console::new(tell.clone(), orders);
+    let present = Arc::new(Mutex::new(Present::default()));
+    let obeying = {
+        let (present, console, tell) = (present.clone(), console.clone(), tell.clone());
+        std::thread::Builder::new().name("orders".into()).spawn(move || obey(&controls, &present, &console, &tell))
+    };
+    let end = match obeying {
+        Err(error) => failed(&error),
+        Ok(_) => boots(spec, &root, &tell, &console, &present).unwrap_or_else(|error| failed(&*error)),
+    };
+    console.flush();
+    if let Err(error) = root.close() {
+        tell(Event::Warning { text: format!("the root volume's last writes may be lost: {error}") });
+    }
+    tell(Event::Ended { end });
+}
+
+/// The end that an error makes.
+pub(super) fn failed(error: &(dyn Error + 'static)) -> End {
+    let mut causes = Vec::new();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        causes.push(cause.to_string());
+        source = cause.source();
+    }
+    End::Failed { text: error.to_string(), causes }
+}
+
+/// Boot the guest again and again, until it powers off or something else ends it.
+fn boots(
+    spec: &InstanceSpec,
+    root: &Arc<Volume>,
+    tell: &Tell,
+    console: &Console,
+    present: &Arc<Mutex<Present>>,
+) -> Result<End, StartError> {
+    let services = Services::new(spec, tell)?;
+    let mut first = true;
+    let mut triple_faults = 0;
+    loop {
+        let exit = match boot(spec, root, &services, tell, console, present, first)? {
+            None => return Ok(End::Stopped),
+            Some((exit, lived)) => {
+                triple_faults = if exit == Exit::TripleFault && lived < SHORT_LIFE { triple_faults + 1 } else { 0 };
+                exit
+            }
+        };
+        first = false;
+        lock(present).machine = None;
+        console.flush();
+        let detail = match exit {
+            Exit::PowerOff => return Ok(End::PowerOff),
+            Exit::Stopped => return Ok(End::Stopped),
+            Exit::TripleFault if triple_faults >= MOST_TRIPLE_FAULTS => {
+                let text = format!("the guest's CPU triple-faulted {triple_faults} times in a row, soon after its start");
+                return Ok(End::Crashed { text });
+            }
+            Exit::TripleFault => Some("triple fault".to_owned()),
+            Exit::Reset => None,
+            Exit::VcpuPanicked(text) => return Err(format!("a vCPU thread of amiable panicked: {text}").into()),
+            Exit::InternalError(text) => return Err(format!("KVM can't go on with this guest: {text}").into()),
+        };
+        tell(Event::Stage { stage: Stage::Reboot, detail });
+    }
+}
+
+/// Build a machine and run it once. `None` if it was stopped before it started.
+fn boot(
+    spec: &InstanceSpec,
+    root: &Arc<Volume>,
+    services: &Services,
+    tell: &Tell,
+    console: &Console,
+    present: &Arc<Mutex<Present>>,
+    first: bool,
+) -> Result<Option<(Exit, Duration)>, StartError> {
+    let files = bootfiles::find(&spec.boot, root, first)?;
+    let network = services.network(spec)?;
+    let machine = Machine::new(MachineConfig {
+        memory: spec.memory_mib << 20,
+        topology: CpuTopology { cores: spec.cores, threads_per_core: spec.threads_per_core },
+        kernel: files.kernel,
+        initrd: files.initrd,
+        cmdline: files.cmdline,
+        smbios: SmbiosIdentity {
+            uuid: spec.uuid.clone(),
+            product_name: spec.metadata.instance_type.clone(),
+            board_asset_tag: spec.metadata.instance_id.clone(),
+        },
+        console: Box::new(console.clone()),
+        volumes: vec![VolumeConfig {
+            slot: ROOT_SLOT,
+            identity: VolumeIdentity::Ebs {
+                volume_id: spec.root.volume_id.clone(),
+                device_name: spec.root.device_name.trim_start_matches("/dev/").to_owned(),
+            },
+            backend: root.clone(),
+        }],
+        nics: vec![NicConfig {
+            slot: NIC_SLOT,
+            mac: spec.network.mac,
+            mtu: services::MTU,
+            backend: Box::new(network),
+        }],
+    })?;
+    {
+        let mut present = lock(present);
+        if present.stopped {
+            return Ok(None);
+        }
+        present.machine = Some(machine.handle());
+    }
+    tell(Event::Stage { stage: Stage::Prepared, detail: Some(files.description) });
+    let started = Instant::now();
+    let announce = tell.clone();
+    let exit = machine.run(move |_| announce(Event::Stage { stage: Stage::Machine, detail: None }));
+    Ok(Some((exit, started.elapsed())))
+}
+
+/// The machine of the moment.
+#[derive(Default)]
+struct Present {
+    machine: Option<MachineHandle>,
+    stopped: bool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is in there is whole after each statement; a panic elsewhere does not spoil it.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Pass orders on to the machine until it is stopped.
+fn obey(controls: &Receiver<Control>, present: &Mutex<Present>, console: &Console, tell: &Tell) {
+    loop {
+        let control = match console.waits() {
+            // Part of a line stands in the buffer: a prompt, if nothing follows soon.
+            true => match controls.recv_timeout(PROMPT) {
+                Err(RecvTimeoutError::Timeout) => {
+                    console.flush();
+                    continue;
+                }
+                other => other.ok(),
+            },
+            false => controls.recv().ok(),
+        };
+        let Some(control) = control else { return };
+        let mut present = lock(present);
+        match (control, &present.machine) {
+            (Control::Stop, machine) => {
+                if let Some(machine) = machine {
+                    machine.stop();
+                }
+                present.stopped = true;
+                return;
+            }
+            (Control::PowerButton, Some(machine)) => machine.power_button(),
+            (Control::Input { data }, Some(machine)) => machine.serial_input(&data),
+            (Control::Sync, Some(machine)) => machine.serial_sysrq(b's'),
+            (Control::Describe, Some(machine)) => tell(Event::Vcpus { lines: machine.describe_vcpus() }),
+            (Control::Remind, _) | (_, None) => {}
+        }
+    }
+}
+
+/// How long a part of a line waits for the rest before it is shown.
+const PROMPT: Duration = Duration::from_millis(30);
+/// A part of a line is shown at this length, in bytes.
+const LONG: usize = 1024;
+
+/// The console's output on its way out, in lines: the guest writes byte by byte.
+#[derive(Clone)]
+struct Console {
+    buffer: Arc<Mutex<Vec<u8>>>,
+    tell: Tell,
+    orders: Sender<Control>,
+}
+
+impl Console {
+    fn new(tell: Tell, orders: Sender<Control>) -> Self {
+        Console { buffer: Arc::default(), tell, orders }
+    }
+
+    fn waits(&self) -> bool {
+        !lock(&self.buffer).is_empty()
+    }
+
+    fn flush(&self) {
+        let data = std::mem::take(&mut *lock(&self.buffer));
+        if !data.is_empty() {
+            (self.tell)(Event::Console { data });
+        }
+    }
+}
+
+impl ConsoleSink for Console {
+    fn write(&mut self, bytes: &[u8]) {
+        let mut buffer = lock(&self.buffer);
+        let begins = buffer.is_empty();
+        buffer.extend_from_slice(bytes);
+        let full = bytes.contains(&b'\n') || buffer.len() >= LONG;
+        drop(buffer);
+        if full {
+            self.flush();
+        } else if begins {
+            let _ = self.orders.send(Control::Remind);
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! A started instance on threads of this process, and what its owner holds of it.
+
+use std::error::Error;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use super::event::{Control, Event, Seen};
+use super::instance;
+use super::session::Session;
+use super::spec::InstanceSpec;
+use crate::boot::SharedDisk;
+use crate::storage::{OpenMode, RawImage, Volume, VolumePaths};
+
+/// Opens the root volume for a look, as the guest has left it so far.
+pub type OpenDisk = dyn Fn() -> io::Result<SharedDisk> + Send + Sync;
+
+/// A started instance.
+pub struct Running {
+    /// What it tells, and the way to tell it.
+    pub session: Session,
+    /// Its root volume.
+    pub disk: Arc<OpenDisk>,
+    /// Ends when the instance has ended and let go of everything.
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Running {
+    pub(super) fn new(session: Session, disk: Arc<OpenDisk>, thread: JoinHandle<()>) -> Self {
+        Running { session, disk, thread: Some(thread) }
+    }
+}
+
+impl Drop for Running {
+    /// An owner that goes away takes the instance with it.
+    fn drop(&mut self) {
+        self.session.order(Control::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running").field("session", &self.session).finish_non_exhaustive()
+    }
+}
+
+/// Why an instance could not be started.
+pub type StartError = Box<dyn Error + Send + Sync>;
+
+/// Open an instance's root volume, alone.
+pub(super) fn open_root(spec: &InstanceSpec) -> Result<Arc<Volume>, StartError> {
+    let base = Arc::new(RawImage::open(&spec.root.base)?);
+    let paths = VolumePaths { data: spec.root.data.clone(), map: spec.root.map.clone() };
+    let mode = if spec.root.throw_away { OpenMode::ThrowAway } else { OpenMode::ReadWrite };
+    Ok(Arc::new(Volume::open(&paths, Some(base), mode)?))
+}
+
+/// Start an instance on threads of this process. What happens is recorded in `records`; times count from `started`.
+pub fn start(spec: InstanceSpec, records: &Path, started: Instant) -> Result<Running, StartError> {
+    let root = open_root(&spec)?;
+    let (events, seen) = mpsc::channel();
+    let (orders, controls) = mpsc::channel();
+    let send = orders.clone();
+    let session = Session::new(seen, Arc::new(move |control| drop(send.send(control))), records, started)?;
+    let volume = root.clone();
+    let disk: Arc<OpenDisk> = Arc::new(move || Ok(volume.clone() as SharedDisk));
+    let thread = std::thread::Builder::new().name("instance".into()).spawn(move || {
+        let tell = move |event| drop(events.send(Seen { at: Instant::now(), event }));
+        instance::run(&spec, root, Arc::new(tell), orders, controls);
+    })?;
+    Ok(Running::new(session, disk, thread))
+}
+
+/// An instance in the foreground of a process of its own, inside the emulated host: events go to `output` as lines,
+/// orders come from `input` so.
+pub fn serve(spec: &InstanceSpec, input: impl io::Read + Send + 'static, output: impl io::Write + Send + 'static) -> io::Result<()> {
+    let (orders, controls) = mpsc::channel();
+    let output = Arc::new(std::sync::Mutex::new(output));
+    let tell: Arc<dyn Fn(Event) + Send + Sync> = Arc::new(move |event| {
+        if let Ok(mut output) = output.lock() {
+            // The owner may be gone; then nobody is left to tell.
+            let _ = super::event::write_line(&mut *output, &event).and_then(|()| output.flush());
+        }
+    });
+    let send = orders.clone();
+    std::thread::Builder::new().name("orders".into()).spawn(move || {
+        let _ = super::event::read_controls(input, |control| send.send(control).is_ok());
+        // The owner is gone: so is the instance.
+        let _ = send.send(Control::Stop);
+    })?;
+    match open_root(spec) {
+        Ok(root) => instance::run(spec, root, tell, orders, controls),
+        Err(error) => tell(Event::Ended { end: instance::failed(&*error) }),
+    }
+    Ok(())
+}
