@@ -83,7 +83,7 @@ impl NetWorker {
     /// Serve until stopped. The network is given back, for the next driver.
     pub fn run(mut self, mut backend: Box<dyn NetBackend>) -> Box<dyn NetBackend> {
         let _panics = TellOnPanic(self.interrupt.clone());
-        backend.set_guest_offloads(self.features & F_GUEST_CSUM != 0, self.features & F_GUEST_TSO4 != 0);
+        backend.set_guest_offload(self.features & F_GUEST_CSUM != 0, self.features & F_GUEST_TSO4 != 0);
         if let Err(error) = self.serve_until_stopped(backend.as_mut()) {
             log::warn!("network card: {error}");
             self.interrupt.needs_reset();
