@@ -33,8 +33,8 @@ struct TestNet {
 }
 
 impl NetBackend for TestNet {
-    fn set_guest_offload(&mut self, checksum: bool, tcp_segments: bool) {
-        self.wire.lock().unwrap().offloads = Some((checksum, tcp_segments));
+    fn set_guest_offload(&mut self, checksum: bool, tcp_segment: bool) {
+        self.wire.lock().unwrap().offloads = Some((checksum, tcp_segment));
     }
     fn transmit(&mut self, frame: &[u8], offload: Offload, _now: Instant) {
         let mut wire = self.wire.lock().unwrap();
