@@ -67,7 +67,10 @@ impl Header {
             return Err(format!("block size {} is not supported", u32_at(12)));
         }
         let header = Header { size: u64_at(16), base_size: u64_at(24) };
-        if header.size == 0 || header.size > MAX_SIZE || header.size % BLOCK_SIZE != 0 || header.base_size > header.size
+        if header.size == 0
+            || header.size > MAX_SIZE
+            || !header.size.is_multiple_of(BLOCK_SIZE)
+            || header.base_size > header.size
         {
             return Err(format!("the sizes {} over {} are impossible", header.size, header.base_size));
         }

@@ -62,7 +62,7 @@ pub trait Layer: Send + Sync {
 /// Check a device's access: sector aligned and within `size`. Answers the end of the range.
 fn checked_end(offset: u64, len: u64, size: u64) -> io::Result<u64> {
     match offset.checked_add(len) {
-        Some(end) if end <= size && offset % BLOCK_SIZE == 0 && len % BLOCK_SIZE == 0 => Ok(end),
+        Some(end) if end <= size && offset.is_multiple_of(BLOCK_SIZE) && len.is_multiple_of(BLOCK_SIZE) => Ok(end),
         _ => Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             format!("access to {len} bytes at {offset} of a disk of {size} bytes is unaligned or out of range"),

@@ -51,7 +51,7 @@ pub(super) fn check_size(size: u64) -> Result<(), StorageError> {
     let reason = match size {
         0 => "it is empty",
         _ if size > MAX_SIZE => "16 TiB is the most",
-        _ if size % BLOCK_SIZE != 0 => "it is not a multiple of 512",
+        _ if !size.is_multiple_of(BLOCK_SIZE) => "it is not a multiple of 512",
         _ => return Ok(()),
     };
     Err(StorageError::BadSize { size, reason })

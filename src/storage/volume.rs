@@ -181,23 +181,25 @@ impl Volume {
         if durable.failed {
             return Err(io::Error::other("an earlier flush of this volume failed, and its data may be lost"));
         }
-        let result = self.write_back_locked(&mut durable, sync);
-        durable.failed = result.is_err();
-        result
+        self.write_back_locked(&mut durable, sync)
     }
 
     fn write_back_locked(&self, durable: &mut Durable, sync: bool) -> io::Result<()> {
-        let wrote = durable.map.write_back(&self.held, || {
-            if sync && self.data_dirty.swap(false, Ordering::AcqRel) { self.data.sync() } else { Ok(()) }
+        let Durable { map, folders, map_dirty, failed } = durable;
+        let wrote = map.write_back(&self.held, || {
+            if sync && self.data_dirty.swap(false, Ordering::AcqRel) {
+                self.data.sync().inspect_err(|_| *failed = true)?;
+            }
+            Ok(())
         })?;
-        durable.map_dirty |= wrote;
-        if sync && durable.map_dirty {
-            durable.map.sync()?;
-            durable.map_dirty = false;
+        *map_dirty |= wrote;
+        if sync && *map_dirty {
+            map.sync().inspect_err(|_| *failed = true)?;
+            *map_dirty = false;
         }
         if sync {
-            for folder in durable.folders.drain(..) {
-                folder.sync_all()?;
+            for folder in folders.drain(..) {
+                folder.sync_all().inspect_err(|_| *failed = true)?;
             }
         }
         Ok(())
