@@ -1,3 +1,12 @@
 //! The amiable command: arguments in, exit status out.
 
-fn main() {}
+use std::process::ExitCode;
+use std::time::Instant;
+
+fn main() -> ExitCode {
+    let started = Instant::now();
+    if amiable::emulate::init::is_init() {
+        amiable::emulate::init::main();
+    }
+    amiable::cli::main(std::env::args_os(), started)
+}

@@ -3,7 +3,92 @@
 #![forbid(unsafe_code)]
 
 pub mod args;
+mod doctor;
 pub mod error;
-pub mod output;
-pub mod parse;
-pub mod types;
+mod generate;
+mod image;
+mod instances;
+mod launch;
+mod output;
+mod parse;
+mod progress;
+mod records;
+mod report;
+mod run;
+mod terminal;
+mod types;
+mod user_data;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser;
+
+use self::args::{Cli, Command};
+use self::error::{CliError, exit};
+use crate::host::running;
+use crate::region::Region;
+use crate::region::error::RegionError;
+use crate::region::paths::Paths;
+
+/// Do what the command line says. Times count from `started`, the process's own start as far as it is known.
+pub fn main(arguments: impl IntoIterator<Item = OsString>, started: Instant) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { exit::USAGE.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    match dispatch(cli, started) {
+        Ok(status) => status.into(),
+        Err(error) => {
+            eprintln!("{error}");
+            error.exit.into()
+        }
+    }
+}
+
+fn dispatch(cli: Cli, started: Instant) -> Result<u8, CliError> {
+    let emulate = cli.emulate;
+    match cli.command {
+        Command::Run(args) => return run::run(args, emulate, started),
+        Command::Test(args) => return run::test(args, emulate, started),
+        Command::Doctor => return doctor::run(),
+        Command::Lint(args) => user_data::run(&args)?,
+        Command::Image(command) => image::run(command)?,
+        Command::Type(command) => types::run(command)?,
+        Command::Ls(output) => instances::list(&output)?,
+        Command::Describe { instance, output } => instances::describe(&instance, &output)?,
+        Command::Console { instance, follow } => instances::console(&instance, follow)?,
+        Command::ImdsLog { instance, json } => instances::imds_log(&instance, json)?,
+        Command::Terminate { instances } => instances::terminate(&instances)?,
+        Command::Completions { shell } => generate::completions(shell)?,
+        Command::Man { directory } => generate::man(&directory)?,
+        Command::InstanceProcess { specification } => instance_process(&specification)?,
+    }
+    Ok(0)
+}
+
+/// Inside the emulated host: one instance, told of by JSON on standard output, told what to do on standard input.
+fn instance_process(specification: &Path) -> Result<(), CliError> {
+    let other = |e: &dyn std::error::Error| CliError::from_error(exit::OTHER, e);
+    let text = std::fs::read(specification).map_err(|e| other(&e))?;
+    let spec = serde_json::from_slice(&text).map_err(|e| other(&e))?;
+    running::serve(&spec, std::io::stdin(), std::io::stdout()).map_err(|e| other(&e))
+}
+
+fn open_region() -> Result<Region, CliError> {
+    let paths = Paths::from_env().map_err(|e| CliError::from_error(exit::ENVIRONMENT, &e).next("AMIABLE_HOME=/some/folder amiable …"))?;
+    Region::open(paths).map_err(|e| region_error(&e))
+}
+
+/// The region's no, with EC2's code if it has one.
+fn region_error(error: &RegionError) -> CliError {
+    match error.code() {
+        Some(code) => CliError::from_error(exit::REGION, error).code(code),
+        None => CliError::from_error(exit::OTHER, error),
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::running::StartError;
@@ -10,7 +10,7 @@ use super::spec::BootSpec;
 use crate::boot::SharedDisk;
 use crate::boot::cache::KernelCache;
 use crate::boot::plan::{BootPlan, InitrdPolicy, prepare};
-use crate::storage::Volume;
+use crate::storage::{RawImage, Volume};
 use crate::vmm::config::{Initrd, Kernel};
 
 /// What is booted.
@@ -75,6 +75,27 @@ fn from_image(
     let plan = prepare(&disk, &cache, policy, None)?;
     let (kernel, initrd) = plan.open(&cache)?.ok_or("the kernel vanished from the cache")?;
     Ok((plan, kernel, initrd))
+}
+
+/// The image's plan and its unpacked files, for a machine that can't reach the cache.
+pub(super) fn paths(spec: &BootSpec, image: &Path) -> Result<(BootPlan, PathBuf, Option<PathBuf>), StartError> {
+    let cache = KernelCache::open(&spec.cache)?;
+    let files = |plan: &BootPlan| {
+        let path = |key: &str| cache.path(key).filter(|p| p.is_file());
+        let initrd = match &plan.initrd {
+            None => None,
+            Some(key) => Some(path(key)?),
+        };
+        Some((plan.clone(), path(&plan.kernel)?, initrd))
+    };
+    let planned = spec.plan.as_ref().filter(|plan| !spec.keep_initrd || plan.initrd.is_some());
+    if let Some(found) = planned.and_then(files) {
+        return Ok(found);
+    }
+    let policy = if spec.keep_initrd { InitrdPolicy::Always } else { InitrdPolicy::Auto };
+    let disk: SharedDisk = Arc::new(RawImage::open(image)?);
+    let plan = prepare(&disk, &cache, policy, None)?;
+    files(&plan).ok_or_else(|| "the kernel vanished from the cache".into())
 }
 
 fn kernel_file(path: &Path) -> Result<Kernel, StartError> {

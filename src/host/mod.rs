@@ -3,9 +3,14 @@
 
 #![forbid(unsafe_code)]
 
+mod bootfiles;
 pub mod console;
+pub mod emulated;
 pub mod event;
+mod instance;
 pub mod record;
+pub mod running;
+mod services;
 pub mod session;
 pub mod spec;
 pub mod stage;

@@ -22,6 +22,9 @@ pub enum RegionError {
     /// Images and volumes.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// A disk image could not be imported.
+    #[error(transparent)]
+    Import(#[from] crate::storage::import::ImportError),
     /// An image has nothing that could be booted.
     #[error("the image can't be booted: its boot files were not found")]
     NotBootable(#[source] BootError),

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use super::error::RegionError;
 use super::model::{Image, ImageFacts};
 use super::{Region, now};
-use crate::boot::plan::BootPlan;
+use crate::boot::SharedDisk;
+use crate::boot::cache::KernelCache;
+use crate::boot::find::BootError;
+use crate::boot::plan::{InitrdPolicy, prepare};
 use crate::ec2::Ec2Error;
 use crate::ec2::ids::IdKind;
 use crate::storage::{RawImage, import};
@@ -37,7 +40,7 @@ impl Region {
     pub fn import_image(
         &mut self,
         request: &ImportRequest<'_>,
-        progress: &mut dyn FnMut(u64, u64),
+        progress: import::Progress<'_>,
     ) -> Result<Image, RegionError> {
         check_name(request.name)?;
         let existing = self.store.tables().find_images::<Image>(request.name)?.into_iter().find(|i| i.name == request.name);
@@ -78,11 +81,19 @@ impl Region {
         request: &ImportRequest<'_>,
         image_id: &str,
         disk: &Path,
-        progress: &mut dyn FnMut(u64, u64),
+        progress: import::Progress<'_>,
     ) -> Result<Image, RegionError> {
-        let imported = import::import(request.file, disk, request.format, progress)?;
-        let raw = Arc::new(RawImage::open(disk)?);
-        let boot = BootPlan::find(raw, &self.paths.boot_cache()).map_err(RegionError::NotBootable)?;
+        if let Some(folder) = disk.parent() {
+            fs::create_dir_all(folder).map_err(|source| RegionError::File {
+                action: "make the directory",
+                path: folder.display().to_string(),
+                source,
+            })?;
+        }
+        let imported = import::import(request.file, request.format, disk, progress)?;
+        let raw: SharedDisk = Arc::new(RawImage::open(disk)?);
+        let cache = KernelCache::open(&self.paths.boot_cache()).map_err(BootError::from)?;
+        let boot = prepare(&raw, &cache, InitrdPolicy::Auto, None).map_err(RegionError::NotBootable)?;
         Ok(Image {
             image_id: image_id.to_owned(),
             name: request.name.to_owned(),
@@ -95,8 +106,8 @@ impl Region {
             amiable: ImageFacts {
                 size_in_bytes: imported.size,
                 source: request.source.map_or_else(|| request.file.display().to_string(), str::to_owned),
-                source_format: imported.format.to_string(),
-                sha256: imported.sha256,
+                source_format: imported.source_format.to_string(),
+                digest: imported.digest,
                 boot,
             },
         })

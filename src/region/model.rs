@@ -53,8 +53,8 @@ pub struct ImageFacts {
     pub source: String,
     /// The format that was detected at import; what is kept is raw.
     pub source_format: String,
-    /// SHA-256 of the disk's content.
-    pub sha256: String,
+    /// A digest of the disk's content: see [`ImportedImage::digest`](crate::storage::import::ImportedImage::digest).
+    pub digest: String,
     /// The kernel, its command line, and whether the initial RAM disk is needed.
     pub boot: BootPlan,
 }

@@ -1,0 +1,184 @@
+//! An instance inside the emulated host, seen from outside as any other.
+//!
+//! Only the instance's process moves: region, images, volumes and records stay on this machine. The volume's files, the
+//! image and the unpacked kernel go in as drives; the specification goes in as a file with those paths replaced; events
+//! come out on the inner process's standard output, and orders go in on its standard input (see
+//! [`running::serve`](super::running::serve)).
+
+use std::fmt;
+use std::fs;
+use std::io::{self, BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Instant;
+
+use super::event::{Event, Seen, read_events, write_line};
+use super::running::{OpenDisk, Running, StartError};
+use super::session::Session;
+use super::spec::{InstanceSpec, PortForward, ReadyFiles};
+use super::{bootfiles, services};
+use crate::boot::SharedDisk;
+use crate::emulate::kernel::{KERNEL_VARIABLE, NotFound, Search};
+use crate::emulate::{Cache, Drive, EmulatedHost, Forward, Kernel, Protocol};
+use crate::storage::{OpenMode, RawImage, Volume, VolumePaths};
+
+/// What the emulated host is made of, found before anything is launched.
+#[derive(Clone, Debug)]
+pub struct Tools {
+    kernel: Kernel,
+}
+
+impl Tools {
+    /// Look for a kernel: in the folder that the environment names, in `data` (see [`crate::emulate::kernel`]), on this
+    /// machine.
+    pub fn find(data: &Path) -> Result<Self, NotFound> {
+        let named = std::env::var_os(KERNEL_VARIABLE).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let search = Search { named, data: Some(data.to_owned()), root: Some("/".into()), from_image: None };
+        Ok(Tools { kernel: search.find()? })
+    }
+}
+
+impl fmt::Display for Tools {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "kernel {}", self.kernel.image.display())
+    }
+}
+
+/// What the emulated host's own kernel and programs take beside the guest's memory, in MiB.
+const HOST_MEMORY_MIB: u64 = 512;
+/// The specification's place inside.
+const SPECIFICATION: &str = "/run/instance.json";
+/// QEMU's own name server and its address for the outer host's loopback.
+const OUTER_DNS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(10, 0, 2, 3)), 53);
+const OUTER_LOOPBACK: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
+/// Published ports have these inside, one after the other.
+const FIRST_INNER_PORT: u16 = 20_000;
+
+/// Start an instance in an emulated host. What happens is recorded in `records`; times count from `started`.
+pub fn start(
+    tools: &Tools,
+    spec: &InstanceSpec,
+    records: &Path,
+    started: Instant,
+) -> Result<Running, StartError> {
+    let (host, forwards) = host(tools, spec)?;
+    let mut inner = host.start()?;
+    let (sender, seen) = mpsc::channel::<Seen>();
+    let stdin = Arc::new(Mutex::new(inner.stdin.take()));
+    let orders = Arc::new(move |control| {
+        if let Ok(mut stdin) = stdin.lock()
+            && let Some(pipe) = stdin.as_mut()
+            && write_line(pipe, &control).is_err()
+        {
+            *stdin = None;
+        }
+    });
+    let session = Session::new(seen, orders, records, started)?;
+    let tell = move |event| sender.send(Seen { at: Instant::now(), event }).is_ok();
+    for forward in forwards {
+        tell(Event::Warning { text: forward });
+    }
+    let stdout = inner.stdout.take().ok_or("the emulated host has no standard output")?;
+    let stderr = inner.stderr.take().ok_or("the emulated host has no standard error")?;
+    let warn = tell.clone();
+    std::thread::Builder::new().name("inner stderr".into()).spawn(move || {
+        // What the inner process says beside its events: an error before the first of them, as a rule.
+        BufReader::new(stderr).lines().map_while(Result::ok).all(|text| warn(Event::Warning { text }))
+    })?;
+    let thread = std::thread::Builder::new().name("emulated".into()).spawn(move || {
+        let mut ended = false;
+        let read = read_events(stdout, |event| {
+            ended |= matches!(event, Event::Ended { .. });
+            tell(event)
+        });
+        let status = inner.wait(None);
+        if !ended {
+            let error: StartError = match (read, status) {
+                (_, Err(error)) => error.into(),
+                (Err(error), _) => error.into(),
+                (Ok(()), Ok(status)) => format!("the instance's process inside the emulated host ended: {status}").into(),
+            };
+            tell(Event::Ended { end: super::instance::failed(&*error) });
+        }
+    })?;
+    Ok(Running::new(session, look(spec), thread))
+}
+
+/// The emulated host for an instance, and remarks on published ports.
+fn host(tools: &Tools, spec: &InstanceSpec) -> Result<(EmulatedHost, Vec<String>), StartError> {
+    let mut inner = spec.clone();
+    let mut drives = Vec::new();
+    let mut drive = |path: &Path, read_only: bool| {
+        let cache = if spec.root.throw_away { Cache::Unsafe } else { Cache::Writeback };
+        drives.push(Drive { path: path.to_owned(), read_only, cache });
+        PathBuf::from(EmulatedHost::device(drives.len() - 1))
+    };
+    inner.root.data = drive(&spec.root.data, false);
+    inner.root.map = drive(&spec.root.map, false);
+    inner.root.base = drive(&spec.root.base, true);
+    if let Some(kernel) = &spec.boot.kernel {
+        inner.boot.kernel = Some(drive(kernel, true));
+    } else {
+        let (plan, kernel, initrd) = bootfiles::paths(&spec.boot, &spec.root.base)?;
+        let ready = ReadyFiles { kernel: drive(&kernel, true), initrd: initrd.as_deref().map(|path| drive(path, true)) };
+        inner.boot.plan = Some(plan);
+        inner.boot.ready = Some(ready);
+    }
+    if let Some(initrd) = &spec.boot.initrd {
+        inner.boot.initrd = Some(drive(initrd, true));
+    }
+    inner.boot.cache = "/tmp/boot".into();
+    inner.identity_keys = "/run/identity".into();
+    inner.network.upstreams = vec![OUTER_DNS];
+    inner.network.host_loopback = spec.network.host_loopback.map(|_| OUTER_LOOPBACK.into());
+
+    let keys = services::identity_keys(&spec.identity_keys)?.to_pem()?;
+    let memory = spec.memory_mib.saturating_add(HOST_MEMORY_MIB);
+    let mut host = EmulatedHost::new(tools.kernel.clone(), ["instance-process", SPECIFICATION])
+        .memory_mib(u32::try_from(memory).unwrap_or(u32::MAX))
+        .file(format!("/run/identity/{}", services::KEYS_FILE), 0o600, keys.to_string().into_bytes());
+    let mut remarks = Vec::new();
+    inner.network.forwards.clear();
+    for (port, wanted) in (FIRST_INNER_PORT..).zip(&spec.network.forwards) {
+        let (outer, remark) = outer_port(wanted)?;
+        remarks.extend(remark);
+        let protocol = if wanted.udp { Protocol::Udp } else { Protocol::Tcp };
+        host = host.forward(Forward { protocol, host: outer, port });
+        let here = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+        inner.network.forwards.push(PortForward { host: here, ..*wanted });
+    }
+    for drive in drives {
+        host = host.drive(drive);
+    }
+    Ok((host.file(SPECIFICATION, 0o600, serde_json::to_vec(&inner)?), remarks))
+}
+
+/// Where QEMU shall listen for a published port. It can't tell which port it took, so a free one is found for it.
+fn outer_port(wanted: &PortForward) -> Result<(SocketAddrV4, Option<String>), StartError> {
+    let SocketAddr::V4(address) = wanted.host else {
+        return Err(format!("{}: the emulated host publishes ports on IPv4 addresses only", wanted.host).into());
+    };
+    let found = if wanted.udp {
+        UdpSocket::bind(address).and_then(|s| s.local_addr())
+    } else {
+        TcpListener::bind(address).and_then(|l| l.local_addr())
+    };
+    let port = found.map_err(|e| format!("can't listen on {address} for the guest's port {}: {e}", wanted.guest_port))?.port();
+    let chosen = SocketAddrV4::new(*address.ip(), port);
+    let remark = (address.port() == 0).then(|| format!("{chosen} leads to the guest's port {}", wanted.guest_port));
+    Ok((chosen, remark))
+}
+
+/// Looks at the volume's files from outside, while or after they are written inside.
+fn look(spec: &InstanceSpec) -> Arc<OpenDisk> {
+    let root = spec.root.clone();
+    Arc::new(move || {
+        let base = Arc::new(RawImage::open(&root.base).map_err(io::Error::other)?);
+        let paths = VolumePaths { data: root.data.clone(), map: root.map.clone() };
+        // Both must be there; that they are being written is in the nature of a look.
+        fs::metadata(&paths.map)?;
+        let volume = Volume::open(&paths, Some(base), OpenMode::ReadOnly).map_err(io::Error::other)?;
+        Ok(Arc::new(volume) as SharedDisk)
+    })
+}
