@@ -45,6 +45,11 @@ impl PartitionReader {
         Self { disk, start, length, budget: Budget::default(), lines: (0..LINES).map(|_| None).collect() }
     }
 
+    /// Change how much may still be read.
+    pub fn limit(&mut self, budget: Budget) {
+        self.budget = budget;
+    }
+
     /// Its length in bytes.
     pub fn len(&self) -> u64 {
         self.length
