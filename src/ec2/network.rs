@@ -4,6 +4,8 @@
 use std::fmt;
 use std::net::Ipv4Addr;
 
+use serde::{Deserialize, Serialize};
+
 use super::Ec2Error;
 
 /// The metadata service.
@@ -22,7 +24,9 @@ pub const DEFAULT_ACCOUNT: &str = "123456789012";
 pub const MTU: u16 = 9001;
 
 /// An IPv4 block: a network address and a prefix length of 16 to 28, the range that VPCs and subnets allow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// Serialises as text: `172.31.0.0/16`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Ipv4Cidr {
     /// The network address.
     pub address: Ipv4Addr,
@@ -75,6 +79,20 @@ impl Ipv4Cidr {
 impl fmt::Display for Ipv4Cidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+impl From<Ipv4Cidr> for String {
+    fn from(cidr: Ipv4Cidr) -> Self {
+        cidr.to_string()
+    }
+}
+
+impl TryFrom<String> for Ipv4Cidr {
+    type Error = Ec2Error;
+
+    fn try_from(text: String) -> Result<Self, Ec2Error> {
+        text.parse()
     }
 }
 
