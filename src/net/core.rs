@@ -55,7 +55,7 @@ impl Core {
     }
 
     /// A time of smoltcp's as the host counts it.
-    pub fn from_smoltcp(&self, at: smoltcp::time::Instant) -> Instant {
+    pub fn host_time(&self, at: smoltcp::time::Instant) -> Instant {
         self.epoch + std::time::Duration::from_micros(u64::try_from(at.total_micros()).unwrap_or(0))
     }
 
@@ -84,7 +84,11 @@ impl Core {
         let [first, second, ..] = ip.octets();
         // "This network" reaches the host's loopback on Linux, as 127.0.0.0/8 does.
         let forbidden = matches!(first, 0 | 127 | 224..) || (first, second) == (169, 254) || self.config.in_subnet(ip);
-        if forbidden || to.port() == 0 { Route::Nowhere } else { Route::Host(SocketAddr::new(IpAddr::V4(ip), to.port())) }
+        if forbidden || to.port() == 0 {
+            Route::Nowhere
+        } else {
+            Route::Host(SocketAddr::new(IpAddr::V4(ip), to.port()))
+        }
     }
 
     /// The guest's address.

@@ -122,11 +122,7 @@ pub(crate) fn answer(config: &NetConfig, bytes: &[u8]) -> Option<Reply> {
                 // Renewing and rebinding name the address here.
                 None => message.ciaddr,
             };
-            if wanted == config.guest_ip {
-                Some(lease(config, &message, ACK))
-            } else {
-                Some(refuse(config, &message))
-            }
+            if wanted == config.guest_ip { Some(lease(config, &message, ACK)) } else { Some(refuse(config, &message)) }
         }
         INFORM => Some(inform(config, &message)),
         DECLINE => {

@@ -81,7 +81,7 @@ impl Resolver {
 
     fn start(&mut self, core: &mut Core, asker: Asker, message: &[u8]) -> Resolved {
         let failure = |core: &mut Core| deliver(core, asker, &names::server_failure(message));
-        let Some(question) = Question::parse(message) else { return None };
+        let question = Question::parse(message)?;
         if message.len() > LONGEST_QUERY || self.queries.is_full() {
             return failure(core);
         }

@@ -160,13 +160,13 @@ impl HostPeer {
             self.attempt = false;
             socket.set_timeout(Some(SILENCE));
         }
-        if self.to_host(socket).is_err() || self.to_guest(socket).is_err() {
+        if self.guest_to_host(socket).is_err() || self.host_to_guest(socket).is_err() {
             // The host's side is gone: the guest gets a reset.
             socket.abort();
         }
     }
 
-    fn to_host(&mut self, socket: &mut Socket<'static>) -> Result<(), Errno> {
+    fn guest_to_host(&mut self, socket: &mut Socket<'static>) -> Result<(), Errno> {
         while self.writable && socket.can_recv() {
             let moved = socket.recv(|bytes| match host::transmit(&self.fd, bytes) {
                 Ok(length) => (length, Ok(length == bytes.len())),
@@ -187,7 +187,7 @@ impl HostPeer {
         Ok(())
     }
 
-    fn to_guest(&mut self, socket: &mut Socket<'static>) -> Result<(), Errno> {
+    fn host_to_guest(&mut self, socket: &mut Socket<'static>) -> Result<(), Errno> {
         while self.readable && !self.eof && socket.can_send() {
             let moved = socket.send(|room| match host::receive(&self.fd, room) {
                 Ok(length) => (length, Ok((length, length == room.len()))),

@@ -21,6 +21,8 @@ const BACKLOG: i32 = 128;
 const BURST: usize = 32;
 /// Peers of UDP forwards.
 const PEERS: usize = 256;
+/// Before a listener that has more, or can't be served, is looked at again.
+const PAUSE: Duration = Duration::from_millis(2);
 const IDLE: Duration = Duration::from_secs(120);
 /// The gateway's UDP ports that stand for peers.
 const FIRST_PORT: u16 = 40_000;
@@ -36,6 +38,8 @@ pub(crate) struct Forwards {
 struct Listener {
     forward: PortForward,
     fd: OwnedFd,
+    /// It has more, or the host has no descriptor for it at the moment.
+    armed: Option<Instant>,
 }
 
 struct Peer {
@@ -55,9 +59,10 @@ impl Forwards {
                 Protocol::Udp => host::udp_bind(forward.host),
             };
             let fd = fd.map_err(|error| refusal(forward, error))?;
-            host::watch_listener(epoll, &fd, Key::fixed(Kind::Forward, index)).map_err(|error| refusal(forward, error))?;
+            host::watch_arrivals(epoll, &fd, Key::fixed(Kind::Forward, index))
+                .map_err(|error| refusal(forward, error))?;
             let host = host::local_address(&fd).unwrap_or(forward.host);
-            listeners.push(Listener { forward: PortForward { host, ..*forward }, fd });
+            listeners.push(Listener { forward: PortForward { host, ..*forward }, fd, armed: None });
         }
         Ok(Forwards { listeners, peers: Slab::new(Kind::Peer, PEERS), index: HashMap::new() })
     }
@@ -69,35 +74,50 @@ impl Forwards {
 
     /// A listener has something.
     pub fn ready(&mut self, core: &mut Core, tcp: &mut TcpFlows, key: Key, scratch: &mut [u8]) {
-        let Some(listener) = self.listeners.get(key.index()) else { return };
-        let guest_port = listener.forward.guest_port;
-        if listener.forward.protocol == Protocol::Udp {
-            return self.datagrams(core, key.index(), guest_port, scratch);
-        }
+        let index = key.index();
         for _ in 0..BURST {
-            match host::accept(&listener.fd) {
-                Ok(fd) => tcp.forward(core, fd, guest_port),
-                Err(Errno::CONNABORTED) => {}
+            let Some(listener) = self.listeners.get(index) else { return };
+            let guest_port = listener.forward.guest_port;
+            let taken = match listener.forward.protocol {
+                Protocol::Tcp => host::accept(&listener.fd).map(|fd| tcp.forward(core, fd, guest_port)),
+                Protocol::Udp => host::receive_from(&listener.fd, scratch).map(|(length, from)| {
+                    let payload = scratch.get(..length).unwrap_or_default();
+                    self.datagram(core, index, from, guest_port, payload);
+                }),
+            };
+            match taken {
+                Err(Errno::AGAIN) => return,
+                // Errors of single connections or peers, and not of the listener.
+                Ok(()) | Err(Errno::CONNABORTED | Errno::CONNREFUSED | Errno::PROTO | Errno::PERM) => {}
                 Err(_) => break,
             }
         }
+        if let Some(listener) = self.listeners.get_mut(index) {
+            core.timers.arm(key, core.now + PAUSE, &mut listener.armed);
+        }
     }
 
-    fn datagrams(&mut self, core: &mut Core, index: usize, guest_port: u16, scratch: &mut [u8]) {
-        for _ in 0..BURST {
-            let Some(listener) = self.listeners.get(index) else { return };
-            let (length, from) = match host::receive_from(&listener.fd, scratch) {
-                Ok((length, Some(from))) => (length, from),
-                Ok((_, None)) => continue,
-                Err(Errno::CONNREFUSED) => continue,
-                Err(_) => return,
-            };
-            let Some(key) = self.peer(core, index, from) else { continue };
-            let source = (core.config.gateway_ip, port_of(key));
-            let to = (core.config.guest_ip, guest_port);
-            if core.out.has_room() {
-                core.out.push_udp(source, to, TTL, scratch.get(..length).unwrap_or_default());
-            }
+    /// The pause of a listener that has more is over.
+    pub fn resume(&mut self, core: &mut Core, tcp: &mut TcpFlows, key: Key, scratch: &mut [u8]) {
+        if let Some(listener) = self.listeners.get_mut(key.index()) {
+            listener.armed = None;
+            self.ready(core, tcp, key, scratch);
+        }
+    }
+
+    fn datagram(
+        &mut self,
+        core: &mut Core,
+        listener: usize,
+        from: Option<SocketAddr>,
+        guest_port: u16,
+        payload: &[u8],
+    ) {
+        let Some(key) = from.and_then(|from| self.peer(core, listener, from)) else { return };
+        let source = (core.config.gateway_ip, port_of(key));
+        let to = (core.config.guest_ip, guest_port);
+        if core.out.has_room() {
+            core.out.push_udp(source, to, TTL, payload);
         }
     }
 

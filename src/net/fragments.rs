@@ -50,9 +50,8 @@ impl Fragments {
         if packet.protocol == TCP || packet.payload.is_empty() || end > LARGEST || ragged {
             return None;
         }
-        let same = |p: &Partial| {
-            (p.destination, p.protocol, p.ident) == (packet.destination, packet.protocol, packet.ident)
-        };
+        let same =
+            |p: &Partial| (p.destination, p.protocol, p.ident) == (packet.destination, packet.protocol, packet.ident);
         let index = match self.partial.iter().position(same) {
             Some(index) => index,
             None => {

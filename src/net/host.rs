@@ -19,15 +19,18 @@ fn family(address: IpAddr) -> AddressFamily {
     if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 }
 }
 
-/// Watch `fd`: each new readiness is told once.
+/// Watch a stream: each new readiness, either way, is told once.
 pub(crate) fn watch(epoll: &OwnedFd, fd: &OwnedFd, key: Key) -> Result<(), Errno> {
-    let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-    epoll::add(epoll, fd, EventData::new_u64(key.to_u64()), flags)
+    add(epoll, fd, key, EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP)
 }
 
-/// Watch a listener: told as long as there is something to take.
-pub(crate) fn watch_listener(epoll: &OwnedFd, fd: &OwnedFd, key: Key) -> Result<(), Errno> {
-    epoll::add(epoll, fd, EventData::new_u64(key.to_u64()), EventFlags::IN)
+/// Watch a listener or a socket of datagrams: each arrival is told once.
+pub(crate) fn watch_arrivals(epoll: &OwnedFd, fd: &OwnedFd, key: Key) -> Result<(), Errno> {
+    add(epoll, fd, key, EventFlags::IN)
+}
+
+fn add(epoll: &OwnedFd, fd: &OwnedFd, key: Key, flags: EventFlags) -> Result<(), Errno> {
+    epoll::add(epoll, fd, EventData::new_u64(key.to_u64()), flags | EventFlags::ET)
 }
 
 /// Begin a TCP connection. `Ok(true)`: it is there already.

@@ -56,7 +56,14 @@ pub(crate) fn unreachable(core: &mut Core, from: Ipv4Addr, why: Unreachable, pac
 }
 
 /// The same for a flow whose packets are gone: the quote is made from its addresses.
-pub(crate) fn unreachable_flow(core: &mut Core, why: Unreachable, protocol: u8, source: u16, to: SocketAddrV4, seq: u32) {
+pub(crate) fn unreachable_flow(
+    core: &mut Core,
+    why: Unreachable,
+    protocol: u8,
+    source: u16,
+    to: SocketAddrV4,
+    seq: u32,
+) {
     let header = Ipv4Header {
         source: core.guest(),
         destination: *to.ip(),
@@ -152,7 +159,7 @@ impl Pings {
         let fd = host::ping_connect(address)?;
         let mut failed = Errno::NOBUFS;
         self.table
-            .insert_with(|key| match host::watch(&core.epoll, &fd, key) {
+            .insert_with(|key| match host::watch_arrivals(&core.epoll, &fd, key) {
                 Ok(()) => Some(Ping { fd, ident, to, deadline: core.now, armed: None }),
                 Err(error) => {
                     failed = error;

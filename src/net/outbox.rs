@@ -90,8 +90,11 @@ impl Outbox {
     /// A buffer of `length` bytes with an Ethernet header; the rest is whatever it was.
     fn begin(&mut self, length: usize, ethertype: u16) -> Vec<u8> {
         let length = length.max(ETHERNET_HEADER);
-        let (pool, capacity) =
-            if length <= SMALL { (&mut self.small, SMALL) } else { (&mut self.large, length.next_multiple_of(16 << 10)) };
+        let (pool, capacity) = if length <= SMALL {
+            (&mut self.small, SMALL)
+        } else {
+            (&mut self.large, length.next_multiple_of(16 << 10))
+        };
         let mut buffer = pool.pop().unwrap_or_else(|| Vec::with_capacity(capacity));
         // Only the part that the buffer did not have before is filled.
         buffer.resize(length, 0);
@@ -127,7 +130,15 @@ impl Outbox {
     }
 
     /// An IPv4 packet of `head` and `body`, in fragments if it is larger than the MTU.
-    pub fn push_ipv4(&mut self, source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, ttl: u8, head: &[u8], body: &[u8]) {
+    pub fn push_ipv4(
+        &mut self,
+        source: Ipv4Addr,
+        destination: Ipv4Addr,
+        protocol: u8,
+        ttl: u8,
+        head: &[u8],
+        body: &[u8],
+    ) {
         let length = head.len() + body.len();
         if length > usize::from(u16::MAX) - IPV4_HEADER {
             return;

@@ -77,6 +77,11 @@ impl Network {
         self.tcp.len()
     }
 
+    /// UDP flows at the moment.
+    pub fn udp_flows(&self) -> usize {
+        self.udp.len()
+    }
+
     #[cfg(test)]
     pub(crate) fn epoll(&self) -> &std::os::fd::OwnedFd {
         &self.core.epoll
@@ -255,7 +260,7 @@ impl Network {
     }
 
     fn expire(&mut self, at: Instant, key: Key) {
-        let core = &mut self.core;
+        let (core, scratch) = (&mut self.core, &mut self.scratch[..]);
         match key.kind {
             Kind::Tcp => self.tcp.expire(core, key, at),
             Kind::Udp => self.udp.expire(core, key, at),
@@ -265,7 +270,7 @@ impl Network {
                 let resolved = self.resolver.expire(core, key, at);
                 self.resolved(resolved);
             }
-            Kind::Forward => {}
+            Kind::Forward => self.forwards.resume(core, &mut self.tcp, key, scratch),
         }
     }
 

@@ -136,7 +136,8 @@ impl TcpFlows {
         let Some(slot) = peer.and_then(|peer| self.insert(core, key, peer, sequence)) else {
             return self.refuse(core, packet);
         };
-        let listening = self.flows.get_mut(slot).map(|flow| flow.socket().listen((IpAddress::Ipv4(*to.ip()), to.port())));
+        let listening =
+            self.flows.get_mut(slot).map(|flow| flow.socket().listen((IpAddress::Ipv4(*to.ip()), to.port())));
         if !matches!(listening, Some(Ok(()))) {
             self.remove(slot);
             return;
@@ -249,7 +250,7 @@ impl TcpFlows {
             // The host's own time limit governs.
             return;
         }
-        let mut due = self.iface.poll_at(now, &flow.set).map(|at| core.from_smoltcp(at));
+        let mut due = self.iface.poll_at(now, &flow.set).map(|at| core.host_time(at));
         if due.is_some_and(|at| at <= core.now) {
             due = core.out.has_room().then(|| core.now + SOON);
             if due.is_none() && !flow.blocked {

@@ -47,7 +47,15 @@ impl UdpFlows {
     }
 
     /// A datagram from the guest's `port` to `to`, which lies at `host` on the host's side. `packet` is quoted in errors.
-    pub fn transmit(&mut self, core: &mut Core, port: u16, to: SocketAddrV4, host: SocketAddr, payload: &[u8], packet: &[u8]) {
+    pub fn transmit(
+        &mut self,
+        core: &mut Core,
+        port: u16,
+        to: SocketAddrV4,
+        host: SocketAddr,
+        payload: &[u8],
+        packet: &[u8],
+    ) {
         let key = match self.index.get(&(port, to)) {
             Some(&key) => Ok(key),
             None => self.open(core, (port, to), host),
@@ -90,10 +98,8 @@ impl UdpFlows {
         let mut failed = Errno::NOBUFS;
         let slot = self
             .flows
-            .insert_with(|slot| match host::watch(&core.epoll, &fd, slot) {
-                Ok(()) => {
-                    Some(Flow { key, fd, replied: false, blocked: false, deadline: core.now, armed: None })
-                }
+            .insert_with(|slot| match host::watch_arrivals(&core.epoll, &fd, slot) {
+                Ok(()) => Some(Flow { key, fd, replied: false, blocked: false, deadline: core.now, armed: None }),
                 Err(error) => {
                     failed = error;
                     None
@@ -138,6 +144,11 @@ impl UdpFlows {
             flow.blocked = true;
             core.blocked.push_back(key);
         }
+    }
+
+    /// The number of flows.
+    pub fn len(&self) -> usize {
+        self.flows.len()
     }
 
     /// The flow is no longer in the queue of blocked ones.

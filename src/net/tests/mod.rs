@@ -1,1 +1,7 @@
+//! The whole network, driven by a guest's own TCP/IP stack.
 
+mod datagrams;
+mod forwards;
+mod hostile;
+mod resolver;
+mod streams;
