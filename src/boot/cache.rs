@@ -114,8 +114,8 @@ impl KernelCache {
         }
     }
 
-    /// A key comes back from outside: it names a file here and nothing else.
-    fn path(&self, key: &str) -> Option<PathBuf> {
+    /// The file that `key` names, there or not. A key comes back from outside: it names a file here and nothing else.
+    pub fn path(&self, key: &str) -> Option<PathBuf> {
         let (hash, extension) = key.split_once('.')?;
         let sound = hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_hexdigit());
         (sound && matches!(extension, "elf" | "bz" | "initrd")).then(|| self.dir.join(key))

@@ -27,13 +27,13 @@ struct Trouble {
 pub fn run() -> Result<u8, CliError> {
     let region = open_region()?;
     let native = kvm_usable();
-    let emulated = emulated::Tools::find(region.paths());
+    let emulated = emulated::Tools::find(region.paths().data());
     let host = host_facts();
     let mut checks = vec![Check {
         what: "KVM",
         result: match &native {
             Ok(()) => Ok("/dev/kvm is usable".to_owned()),
-            Err(e) => Err(Trouble { why: e.to_string(), mend: e.fix(), fatal: emulated.is_err() }),
+            Err(e) => Err(Trouble { why: e.to_string(), mend: None, fatal: emulated.is_err() }),
         },
     }];
     checks.push(Check {
@@ -43,7 +43,7 @@ pub fn run() -> Result<u8, CliError> {
             Ok(tools) => Ok(format!("run and test work with --emulate: {tools}")),
             // Without need it is no trouble.
             Err(e) if native.is_ok() => Ok(format!("not needed; it would lack: {e}")),
-            Err(e) => Err(Trouble { why: e.to_string(), mend: e.next(), fatal: true }),
+            Err(e) => Err(Trouble { why: e.to_string(), mend: None, fatal: true }),
         },
     });
     checks.push(Check {

@@ -20,7 +20,8 @@ use crate::storage::pull::{Checksum, Client, Remote};
 pub fn run(command: ImageCommand) -> Result<(), CliError> {
     match command {
         ImageCommand::Import { file, name, format, root_device_name, replace } => {
-            let format = format.as_deref().map(str::parse::<Format>).transpose().map_err(|e| CliError::new(exit::USAGE, e))?;
+            let format =
+                format.as_deref().map(str::parse::<Format>).transpose().map_err(|e| CliError::new(exit::USAGE, e))?;
             let request = ImportRequest {
                 file: &file,
                 name: &name,
@@ -48,7 +49,9 @@ pub fn run(command: ImageCommand) -> Result<(), CliError> {
             let mut region = open_region()?;
             for image in images {
                 let removed = region.remove_image(&image).map_err(|e| match e.code() {
-                    Some("ResourceInUse") => region_error(&e).next("amiable ls, then amiable terminate what came from it"),
+                    Some("ResourceInUse") => {
+                        region_error(&e).next("amiable ls, then amiable terminate what came from it")
+                    }
                     _ => region_error(&e).next("amiable image ls"),
                 })?;
                 write_out(&format!("{}\n", removed.image_id))?;
@@ -92,7 +95,10 @@ fn pull(source: &str, name: Option<&str>, checksum: Option<&str>, replace: bool)
         remote.checksum = checksum;
     }
     if remote.checksum.is_none() {
-        eprintln!("warning: no checksum is known for {}: what arrives is trusted as it is (--checksum HEX)", remote.url);
+        eprintln!(
+            "warning: no checksum is known for {}: what arrives is trusted as it is (--checksum HEX)",
+            remote.url
+        );
     }
     let mut region = open_region()?;
     // Told before the download, not after it.
@@ -190,9 +196,9 @@ impl Meter {
             self.shown = Instant::now();
             self.lines = true;
             let rate = done as f64 / self.started.elapsed().as_secs_f64().max(0.001);
-            let of = total.filter(|t| *t > 0).map_or(String::new(), |t| {
-                format!(" of {} ({:.0} %)", human_size(t), done as f64 * 100.0 / t as f64)
-            });
+            let of = total
+                .filter(|t| *t > 0)
+                .map_or(String::new(), |t| format!(" of {} ({:.0} %)", human_size(t), done as f64 * 100.0 / t as f64));
             let text = format!("{}: {}{of}, {}/s", self.what, human_size(done), human_size(rate as u64));
             let _ = if self.terminal {
                 write!(std::io::stderr(), "\r\x1b[K{text}")

@@ -67,7 +67,9 @@ pub fn terminate(keys: &[String]) -> Result<(), CliError> {
     for key in keys {
         let instance = region.instance(key).map_err(|e| not_found(&e))?;
         region.terminate(&instance).map_err(|e| match e.code() {
-            Some("IncorrectInstanceState") => region_error(&e).next("end it first: Ctrl-C where `amiable run` shows it"),
+            Some("IncorrectInstanceState") => {
+                region_error(&e).next("end it first: Ctrl-C where `amiable run` shows it")
+            }
             _ => region_error(&e),
         })?;
         write_out(&format!("{}\n", instance.instance_id))?;

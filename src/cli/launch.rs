@@ -30,11 +30,7 @@ impl Way {
 /// This machine's KVM, or with `emulate` an emulated host; never the one for the other in silence.
 pub fn choose(emulate: bool, paths: &Paths) -> Result<Way, CliError> {
     if emulate {
-        let tools = emulated::Tools::find(paths).map_err(|e| {
-            let next = e.next();
-            let error = CliError::from_error(exit::ENVIRONMENT, &e);
-            next.into_iter().fold(error, CliError::next)
-        })?;
+        let tools = emulated::Tools::find(paths.data()).map_err(|e| CliError::from_error(exit::ENVIRONMENT, &e))?;
         return Ok(Way::Emulated(Box::new(tools)));
     }
     kvm_usable().map_err(|e| no_kvm(&e))?;
@@ -44,23 +40,14 @@ pub fn choose(emulate: bool, paths: &Paths) -> Result<Way, CliError> {
 fn no_kvm(why: &NotUsable) -> CliError {
     let error = CliError::from_error(exit::ENVIRONMENT, why);
     let error = CliError { what: format!("this machine has no usable KVM: {}", error.what), ..error };
-    error.next(match why.fix() {
-        Some(fix) => format!("{fix}; or add --emulate (slow); amiable doctor tells more"),
-        None => "the same command with --emulate (slow); amiable doctor tells more".to_owned(),
-    })
+    error.next("the same command with --emulate (slow); amiable doctor tells more")
 }
 
 /// Start an instance.
-pub fn start(
-    way: &Way,
-    spec: &InstanceSpec,
-    records: &Path,
-    started: Instant,
-    paths: &Paths,
-) -> Result<Running, CliError> {
+pub fn start(way: &Way, spec: &InstanceSpec, records: &Path, started: Instant) -> Result<Running, CliError> {
     let result = match way {
         Way::Native => running::start(spec.clone(), records, started),
-        Way::Emulated(tools) => emulated::start(tools, spec, records, started, paths),
+        Way::Emulated(tools) => emulated::start(tools, spec, records, started),
     };
     result.map_err(|e| CliError::from_error(exit::OTHER, &*e))
 }

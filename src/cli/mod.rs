@@ -81,7 +81,8 @@ fn instance_process(specification: &Path) -> Result<(), CliError> {
 }
 
 fn open_region() -> Result<Region, CliError> {
-    let paths = Paths::from_env().map_err(|e| CliError::from_error(exit::ENVIRONMENT, &e).next("AMIABLE_HOME=/some/folder amiable …"))?;
+    let paths = Paths::from_env()
+        .map_err(|e| CliError::from_error(exit::ENVIRONMENT, &e).next("AMIABLE_HOME=/some/folder amiable …"))?;
     Region::open(paths).map_err(|e| region_error(&e))
 }
 

@@ -9,7 +9,7 @@ use super::args::Timings;
 use super::error::{CliError, exit};
 use super::progress::Progress;
 use super::run::print_timings;
-use crate::boot::guest::GuestRoot;
+use crate::boot::guest::{GuestRoot, open_root};
 use crate::host::event::End;
 use crate::host::running::OpenDisk;
 use crate::host::session::{Mark, Session};
@@ -25,16 +25,20 @@ pub const GUEST_LOGS: &str = "guest-logs";
 const RESULT: &str = "/var/lib/cloud/data/result.json";
 const LOGS: [&str; 2] = ["/var/log/cloud-init.log", "/var/log/cloud-init-output.log"];
 /// cloud-init's result is some hundred bytes.
-const MAX_RESULT: usize = 1 << 20;
+const MAX_RESULT: u64 = 1 << 20;
 
 /// Whether the guest's root volume holds cloud-init's result by now.
 pub fn result_is_there(open: &OpenDisk) -> bool {
-    open().is_ok_and(|disk| GuestRoot::open(disk).is_ok_and(|root| root.read(RESULT, MAX_RESULT).is_ok()))
+    root_of(open).is_some_and(|mut root| root.read(RESULT, MAX_RESULT).is_ok())
+}
+
+fn root_of(open: &OpenDisk) -> Option<GuestRoot> {
+    open_root(&open().ok()?).ok()
 }
 
 /// Read cloud-init's files from the root volume; copies stay in the instance's records.
 pub fn read_files(open: &OpenDisk, records: &Path) -> Files {
-    let Some(root) = open().ok().and_then(|disk| GuestRoot::open(disk).ok()) else { return Files::default() };
+    let Some(mut root) = root_of(open) else { return Files::default() };
     let folder = records.join(GUEST_LOGS);
     let kept = fs::create_dir_all(&folder).is_ok();
     let keep = |path: &str, bytes: Option<Vec<u8>>| {
@@ -45,8 +49,8 @@ pub fn read_files(open: &OpenDisk, records: &Path) -> Files {
     };
     Files {
         result: keep(RESULT, root.read(RESULT, MAX_RESULT).ok()),
-        log: keep(LOGS[0], root.read_end(LOGS[0], MAX_LOG).ok()),
-        output: keep(LOGS[1], root.read_end(LOGS[1], MAX_LOG).ok()),
+        log: keep(LOGS[0], root.read_tail(LOGS[0], MAX_LOG).ok()),
+        output: keep(LOGS[1], root.read_tail(LOGS[1], MAX_LOG).ok()),
     }
 }
 
@@ -59,13 +63,7 @@ pub fn keep_logs(records: &Path, paths: &Paths, instance_id: &str) -> Option<Pat
 }
 
 /// Tell on standard error how it ended; answers the exit status.
-pub fn tell(
-    watched: &Report,
-    goal: Goal,
-    verdict: Option<&Verdict>,
-    session: &Session,
-    progress: &Progress,
-) -> u8 {
+pub fn tell(watched: &Report, goal: Goal, verdict: Option<&Verdict>, session: &Session, progress: &Progress) -> u8 {
     if let End::Crashed { text } = &watched.end {
         progress.warning(text);
         return exit::OTHER;
@@ -132,7 +130,8 @@ fn tell_time_out(watched: &Report, verdict: Option<&Verdict>, session: &Session,
     if let Some(request) = session.last_request() {
         progress.note(&format!("last metadata request: {request}"));
     } else if session.marks().iter().any(|m| m.stage == Stage::Init) {
-        progress.note("it has not asked the metadata service: cloud-init may be missing, or may not use EC2's data source");
+        progress
+            .note("it has not asked the metadata service: cloud-init may be missing, or may not use EC2's data source");
     }
     watched.vcpus.iter().for_each(|line| progress.note(line));
     if let Some(verdict) = verdict {

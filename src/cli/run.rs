@@ -73,7 +73,7 @@ fn launch_and_watch(
         progress.note("emulated host: QEMU TCG with nested SVM; expect a minute where KVM takes seconds");
     }
     let records = region.paths().instance(&instance.instance_id);
-    let running = match launch::start(&way, &launched.spec, &records, started, region.paths()) {
+    let running = match launch::start(&way, &launched.spec, &records, started) {
         Ok(running) => running,
         Err(error) => {
             // Nothing ran: nothing is worth keeping.
@@ -103,7 +103,9 @@ fn request(
         user_data::check(path, bytes, args.strict)?;
     }
     let image = region.image(image).map_err(|e| match e.code() {
-        Some("InvalidAMIID.NotFound") => super::region_error(&e).next("amiable image ls, or: amiable image pull --list"),
+        Some("InvalidAMIID.NotFound") => {
+            super::region_error(&e).next("amiable image ls, or: amiable image pull --list")
+        }
         _ => super::region_error(&e),
     })?;
     let instance_type = types::find(&args.instance_type)?;

@@ -63,7 +63,9 @@ pub fn run(args: &LintArgs) -> Result<(), CliError> {
     }
     let limit = if args.strict { Severity::Warning } else { Severity::Error };
     match worst {
-        Some(severity) if severity >= limit => Err(CliError::new(exit::REGION, "the user-data does not pass the checks")),
+        Some(severity) if severity >= limit => {
+            Err(CliError::new(exit::REGION, "the user-data does not pass the checks"))
+        }
         _ => Ok(()),
     }
 }

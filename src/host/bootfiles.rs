@@ -44,11 +44,7 @@ pub(super) fn find(spec: &BootSpec, root: &Arc<Volume>, first: bool) -> Result<B
     Ok(BootFiles {
         kernel,
         cmdline: cmdline.trim().to_owned(),
-        description: format!(
-            "kernel {}, {} initrd",
-            plan.release,
-            if initrd.is_some() { "with" } else { "without" }
-        ),
+        description: format!("kernel {}, {} initrd", plan.release, if initrd.is_some() { "with" } else { "without" }),
         initrd,
     })
 }

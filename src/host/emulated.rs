@@ -56,12 +56,7 @@ const OUTER_LOOPBACK: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 const FIRST_INNER_PORT: u16 = 20_000;
 
 /// Start an instance in an emulated host. What happens is recorded in `records`; times count from `started`.
-pub fn start(
-    tools: &Tools,
-    spec: &InstanceSpec,
-    records: &Path,
-    started: Instant,
-) -> Result<Running, StartError> {
+pub fn start(tools: &Tools, spec: &InstanceSpec, records: &Path, started: Instant) -> Result<Running, StartError> {
     let (host, forwards) = host(tools, spec)?;
     let mut inner = host.start()?;
     let (sender, seen) = mpsc::channel::<Seen>();
@@ -97,7 +92,9 @@ pub fn start(
             let error: StartError = match (read, status) {
                 (_, Err(error)) => error.into(),
                 (Err(error), _) => error.into(),
-                (Ok(()), Ok(status)) => format!("the instance's process inside the emulated host ended: {status}").into(),
+                (Ok(()), Ok(status)) => {
+                    format!("the instance's process inside the emulated host ended: {status}").into()
+                }
             };
             tell(Event::Ended { end: super::instance::failed(&*error) });
         }
@@ -121,7 +118,8 @@ fn host(tools: &Tools, spec: &InstanceSpec) -> Result<(EmulatedHost, Vec<String>
         inner.boot.kernel = Some(drive(kernel, true));
     } else {
         let (plan, kernel, initrd) = bootfiles::paths(&spec.boot, &spec.root.base)?;
-        let ready = ReadyFiles { kernel: drive(&kernel, true), initrd: initrd.as_deref().map(|path| drive(path, true)) };
+        let ready =
+            ReadyFiles { kernel: drive(&kernel, true), initrd: initrd.as_deref().map(|path| drive(path, true)) };
         inner.boot.plan = Some(plan);
         inner.boot.ready = Some(ready);
     }
@@ -164,7 +162,8 @@ fn outer_port(wanted: &PortForward) -> Result<(SocketAddrV4, Option<String>), St
     } else {
         TcpListener::bind(address).and_then(|l| l.local_addr())
     };
-    let port = found.map_err(|e| format!("can't listen on {address} for the guest's port {}: {e}", wanted.guest_port))?.port();
+    let port =
+        found.map_err(|e| format!("can't listen on {address} for the guest's port {}: {e}", wanted.guest_port))?.port();
     let chosen = SocketAddrV4::new(*address.ip(), port);
     let remark = (address.port() == 0).then(|| format!("{chosen} leads to the guest's port {}", wanted.guest_port));
     Ok((chosen, remark))

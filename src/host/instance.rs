@@ -89,7 +89,8 @@ fn boots(
             Exit::PowerOff => return Ok(End::PowerOff),
             Exit::Stopped => return Ok(End::Stopped),
             Exit::TripleFault if triple_faults >= MOST_TRIPLE_FAULTS => {
-                let text = format!("the guest's CPU triple-faulted {triple_faults} times in a row, soon after its start");
+                let text =
+                    format!("the guest's CPU triple-faulted {triple_faults} times in a row, soon after its start");
                 return Ok(End::Crashed { text });
             }
             Exit::TripleFault => Some("triple fault".to_owned()),
@@ -133,12 +134,7 @@ fn boot(
             },
             backend: root.clone(),
         }],
-        nics: vec![NicConfig {
-            slot: NIC_SLOT,
-            mac: spec.network.mac,
-            mtu: services::MTU,
-            backend: Box::new(network),
-        }],
+        nics: vec![NicConfig { slot: NIC_SLOT, mac: spec.network.mac, mtu: services::MTU, backend: Box::new(network) }],
     })?;
     {
         let mut present = lock(present);

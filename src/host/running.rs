@@ -79,7 +79,11 @@ pub fn start(spec: InstanceSpec, records: &Path, started: Instant) -> Result<Run
 
 /// An instance in the foreground of a process of its own, inside the emulated host: events go to `output` as lines,
 /// orders come from `input` so.
-pub fn serve(spec: &InstanceSpec, input: impl io::Read + Send + 'static, output: impl io::Write + Send + 'static) -> io::Result<()> {
+pub fn serve(
+    spec: &InstanceSpec,
+    input: impl io::Read + Send + 'static,
+    output: impl io::Write + Send + 'static,
+) -> io::Result<()> {
     let (orders, controls) = mpsc::channel();
     let output = Arc::new(std::sync::Mutex::new(output));
     let tell: Arc<dyn Fn(Event) + Send + Sync> = Arc::new(move |event| {

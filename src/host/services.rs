@@ -13,9 +13,9 @@ use super::instance::Tell;
 use super::running::StartError;
 use super::spec::{HOST_ALIAS, InstanceSpec};
 use crate::ec2::network::{DNS_ADDRESS, IMDS_ADDRESS, Ipv4Cidr, NTP_ADDRESS, private_host_name};
-use crate::imds::http::Connection;
-use crate::imds::identity::IdentityKeys;
-use crate::imds::service::{Service, system_clock};
+use crate::imds::Connection;
+use crate::imds::IdentityKeys;
+use crate::imds::{Service, system_clock};
 use crate::net::{NetConfig, Network, PortForward, Protocol, SessionState, StreamService, StreamSession};
 
 /// As in a VPC.
@@ -39,7 +39,7 @@ impl Services {
         let keys = OnceLock::new();
         let directory = spec.identity_keys.clone();
         let failed = tell.clone();
-        let provider: crate::imds::identity::KeyProvider = Arc::new(move || {
+        let provider: crate::imds::KeyProvider = Arc::new(move || {
             keys.get_or_init(|| {
                 identity_keys(&directory)
                     .inspect_err(|e| {

@@ -79,12 +79,7 @@ const LAST_LINES: usize = 15;
 
 impl Session {
     /// The instance that sends `events` and obeys `orders`; recorded in `directory`. Times count from `started`.
-    pub fn new(
-        events: Receiver<Seen>,
-        orders: Orders,
-        directory: &Path,
-        started: Instant,
-    ) -> io::Result<Self> {
+    pub fn new(events: Receiver<Seen>, orders: Orders, directory: &Path, started: Instant) -> io::Result<Self> {
         Ok(Session {
             events,
             orders,

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 pub const LAST_LINES: usize = 20;
 
 /// The most that is read of one log, in bytes, counted from its end.
-pub const MAX_LOG: usize = 4 << 20;
+pub const MAX_LOG: u64 = 4 << 20;
 
 /// The result of one launch's user-data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,5 +1,8 @@
 //! A record of each request.
 
+use std::fmt;
+
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// How a request showed that it may ask.
@@ -31,6 +34,23 @@ pub struct LogEntry {
     pub bytes: usize,
     /// The client's name for itself.
     pub user_agent: Option<String>,
+}
+
+impl fmt::Display for LogEntry {
+    /// A line for people: time, version, method, path, answer, client.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = Timestamp::from_millisecond(self.time_ms).unwrap_or_default();
+        let access = match self.access {
+            Access::V1 => "v1",
+            Access::V2 => "v2",
+            Access::Token => "token",
+        };
+        write!(f, "{time:.3} {access:<5} {:<4} {} -> {}, {} bytes", self.method, self.path, self.status, self.bytes)?;
+        match &self.user_agent {
+            Some(agent) => write!(f, " ({agent})"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Text from the guest, fit for a log: at most `limit` characters, none of them control characters.

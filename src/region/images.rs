@@ -9,7 +9,6 @@ use super::model::{Image, ImageFacts};
 use super::{Region, now};
 use crate::boot::SharedDisk;
 use crate::boot::cache::KernelCache;
-use crate::boot::find::BootError;
 use crate::boot::plan::{InitrdPolicy, prepare};
 use crate::ec2::Ec2Error;
 use crate::ec2::ids::IdKind;
@@ -43,7 +42,8 @@ impl Region {
         progress: import::Progress<'_>,
     ) -> Result<Image, RegionError> {
         check_name(request.name)?;
-        let existing = self.store.tables().find_images::<Image>(request.name)?.into_iter().find(|i| i.name == request.name);
+        let existing =
+            self.store.tables().find_images::<Image>(request.name)?.into_iter().find(|i| i.name == request.name);
         if let Some(existing) = &existing {
             if !request.replace {
                 return Err(Ec2Error::new(
@@ -92,7 +92,7 @@ impl Region {
         }
         let imported = import::import(request.file, request.format, disk, progress)?;
         let raw: SharedDisk = Arc::new(RawImage::open(disk)?);
-        let cache = KernelCache::open(&self.paths.boot_cache()).map_err(BootError::from)?;
+        let cache = KernelCache::open(&self.paths.boot_cache()).map_err(|e| RegionError::NotBootable(e.into()))?;
         let boot = prepare(&raw, &cache, InitrdPolicy::Auto, None).map_err(RegionError::NotBootable)?;
         Ok(Image {
             image_id: image_id.to_owned(),
@@ -126,7 +126,9 @@ impl Region {
         let mut found = self.store.tables().find_images::<Image>(key)?;
         if found.len() > 1 && found[0].name != key && found[0].image_id != key {
             let ids: Vec<_> = found.iter().map(|i| i.image_id.as_str()).collect();
-            return Err(Ec2Error::new("InvalidAMIID.Malformed", format!("'{key}' may mean {}", ids.join(" or "))).into());
+            return Err(
+                Ec2Error::new("InvalidAMIID.Malformed", format!("'{key}' may mean {}", ids.join(" or "))).into()
+            );
         }
         if key.is_empty() || found.is_empty() {
             return Err(Ec2Error::image_not_found(key).into());
@@ -152,7 +154,11 @@ impl Region {
             0 => Ok(()),
             n => Err(Ec2Error::new(
                 "ResourceInUse",
-                format!("The image {} is under {n} volume{} of instances", image.image_id, if n == 1 { "" } else { "s" }),
+                format!(
+                    "The image {} is under {n} volume{} of instances",
+                    image.image_id,
+                    if n == 1 { "" } else { "s" }
+                ),
             )
             .into()),
         }
@@ -180,6 +186,8 @@ fn check_name(name: &str) -> Result<(), Ec2Error> {
     }
     Err(Ec2Error::new(
         "InvalidAMIName.Malformed",
-        format!("AMI names must be between 3 and 128 characters long, and may contain letters, numbers and ()[] ./-'@_ only: '{name}'"),
+        format!(
+            "AMI names must be between 3 and 128 characters long, and may contain letters, numbers and ()[] ./-'@_ only: '{name}'"
+        ),
     ))
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::error::RegionError;
 use super::model::{Image, Instance, InstanceFacts, Process, State, StateName, StateReason, Tag, Volume};
+use super::paths::Paths;
 use super::store::{InstanceRow, Tables};
 use super::{Region, now};
 use crate::ec2::ids::{self, IdKind};
@@ -14,8 +15,11 @@ use crate::ec2::metadata_options::MetadataOptions;
 use crate::ec2::{Ec2Error, network, tags, user_data};
 use crate::host::spec::{BootSpec, InstanceSpec, NetworkSpec, PortForward, RootVolume};
 use crate::host::verdict::Verdict;
-use crate::imds::Metadata;
+use crate::imds::{KeyPair, Metadata, NetworkInterface, Placement, SecurityGroup, block_device_mapping};
 use crate::storage::{OpenMode, RawImage, Volume as VolumeFile, VolumePaths};
+
+/// The Availability Zone that everything is in.
+const ZONE: &str = "us-east-1a";
 
 /// What an instance is launched with.
 #[derive(Clone, Debug)]
@@ -75,6 +79,8 @@ impl Region {
     /// EC2's codes for user-data above 16,384 bytes, tags, a root volume smaller than the image, no free address.
     pub fn run_instance(&mut self, request: LaunchRequest) -> Result<Launch, RegionError> {
         check(&request)?;
+        let (region, _) = network::Region::of_zone(ZONE)?;
+        let paths = &self.paths;
         let instance_id = IdKind::Instance.generate();
         let volume_id = IdKind::Volume.generate();
         let size = request.root_size.unwrap_or(request.image.amiable.size_in_bytes);
@@ -88,7 +94,7 @@ impl Region {
         let files = VolumePaths::in_folder(&volumes, &volume_id);
         let launch = self.store.transaction(|tables| -> Result<Launch, RegionError> {
             let address = free_address(tables)?;
-            let instance = record(&request, &instance_id, &volume_id, address);
+            let instance = record(&request, region, &instance_id, &volume_id, address);
             put(tables, &instance)?;
             let volume = Volume {
                 volume_id: volume_id.clone(),
@@ -109,7 +115,7 @@ impl Region {
                 base: base_path.clone(),
                 throw_away: request.throw_away,
             };
-            let spec = self.paths_spec(&request, &instance, root, address);
+            let spec = specification(paths, &request, &instance, root, address)?;
             Ok(Launch { instance, spec })
         });
         if launch.is_err() {
@@ -179,43 +185,45 @@ impl Region {
             _ => Ok(()),
         }
     }
+}
 
-    fn paths_spec(
-        &self,
-        request: &LaunchRequest,
-        instance: &Instance,
-        root: RootVolume,
-        address: Ipv4Addr,
-    ) -> InstanceSpec {
-        let of = &request.instance_type;
-        InstanceSpec {
-            memory_mib: of.memory_mib,
-            cores: of.cores,
-            threads_per_core: of.threads_per_core,
-            uuid: ids::instance_uuid(&instance.instance_id),
-            root,
-            boot: BootSpec {
-                plan: Some(request.image.amiable.boot.clone()),
-                cache: self.paths.boot_cache(),
-                kernel: request.kernel.clone(),
-                initrd: request.initrd.clone(),
-                append: request.append.clone(),
-                keep_initrd: request.keep_initrd,
-            },
-            network: NetworkSpec {
-                mac: ids::mac_address(&instance.network_interface_id),
-                address,
-                prefix: network::DEFAULT_SUBNET_PREFIX,
-                dns: network::DEFAULT_VPC.dns(),
-                domain: region().private_domain(),
-                upstreams: super::capacity::resolvers(),
-                forwards: request.forwards.clone(),
-                host_loopback: request.host_loopback.then_some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-            },
-            metadata: metadata(request, instance, address),
-            identity_keys: self.paths.identity_keys(),
-        }
-    }
+/// All that the instance's process needs to know.
+fn specification(
+    paths: &Paths,
+    request: &LaunchRequest,
+    instance: &Instance,
+    root: RootVolume,
+    address: Ipv4Addr,
+) -> Result<InstanceSpec, Ec2Error> {
+    let of = &request.instance_type;
+    Ok(InstanceSpec {
+        memory_mib: of.memory_mib,
+        cores: of.cores,
+        threads_per_core: of.threads_per_core,
+        uuid: ids::instance_uuid(&instance.instance_id),
+        root,
+        boot: BootSpec {
+            ready: None,
+            plan: Some(request.image.amiable.boot.clone()),
+            cache: paths.boot_cache(),
+            kernel: request.kernel.clone(),
+            initrd: request.initrd.clone(),
+            append: request.append.clone(),
+            keep_initrd: request.keep_initrd,
+        },
+        network: NetworkSpec {
+            mac: ids::mac_address(&instance.network_interface_id),
+            address,
+            prefix: network::DEFAULT_SUBNET_PREFIX,
+            dns: network::DEFAULT_VPC.dns(),
+            domain: network::Region::of_zone(ZONE)?.0.private_domain(),
+            upstreams: super::capacity::resolvers(),
+            forwards: request.forwards.clone(),
+            host_loopback: request.host_loopback.then_some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        },
+        metadata: metadata(request, instance, address)?,
+        identity_keys: paths.identity_keys(),
+    })
 }
 
 /// What EC2 checks before it accepts a launch.
@@ -249,15 +257,13 @@ fn check(request: &LaunchRequest) -> Result<(), Ec2Error> {
     }
 }
 
-fn region() -> &'static network::Region {
-    network::Region::find("us-east-1").expect("the catalogue of Regions has us-east-1")
-}
-
-fn zone() -> String {
-    region().zone(0).expect("us-east-1 has zones")
-}
-
-fn record(request: &LaunchRequest, instance_id: &str, volume_id: &str, address: Ipv4Addr) -> Instance {
+fn record(
+    request: &LaunchRequest,
+    region: &network::Region,
+    instance_id: &str,
+    volume_id: &str,
+    address: Ipv4Addr,
+) -> Instance {
     let network_interface_id = IdKind::NetworkInterface.generate();
     Instance {
         instance_id: instance_id.to_owned(),
@@ -267,7 +273,7 @@ fn record(request: &LaunchRequest, instance_id: &str, volume_id: &str, address: 
         state_reason: None,
         launch_time: now(),
         private_ip_address: address.to_string(),
-        private_dns_name: region().private_dns_name(address),
+        private_dns_name: region.private_dns_name(address),
         mac_address: ids::format_mac(ids::mac_address(&network_interface_id)),
         network_interface_id,
         reservation_id: IdKind::Reservation.generate(),
@@ -333,8 +339,44 @@ pub(super) fn parse_resolvers(text: &str) -> Vec<SocketAddr> {
         .collect()
 }
 
-fn metadata(request: &LaunchRequest, instance: &Instance, address: Ipv4Addr) -> Metadata {
-    todo!("{request:?} {instance:?} {address} {}", zone())
+/// What the metadata service tells of the instance.
+fn metadata(request: &LaunchRequest, instance: &Instance, address: Ipv4Addr) -> Result<Metadata, Ec2Error> {
+    let default = "default".to_owned();
+    let interface = NetworkInterface {
+        id: instance.network_interface_id.clone(),
+        mac: ids::mac_address(&instance.network_interface_id),
+        device_number: 0,
+        private_ipv4s: vec![address],
+        private_dns_name: instance.private_dns_name.clone(),
+        public: None,
+        security_groups: vec![SecurityGroup { id: IdKind::SecurityGroup.derive(&default), name: default.clone() }],
+        subnet_id: IdKind::Subnet.derive(&default),
+        subnet_cidr: network::default_subnet(0),
+        vpc_id: IdKind::Vpc.derive(&default),
+        vpc_cidr: network::DEFAULT_VPC,
+    };
+    let key_pair = request.public_key.as_ref().map(|key| KeyPair {
+        // The comment at the end of the line is what people know their key by.
+        name: key.splitn(3, ' ').nth(2).filter(|c| !c.is_empty()).unwrap_or("key").replace('=', "-"),
+        public_key: key.clone(),
+    });
+    Ok(Metadata {
+        account_id: network::DEFAULT_ACCOUNT.to_owned(),
+        instance_id: instance.instance_id.clone(),
+        image_id: instance.image_id.clone(),
+        reservation_id: instance.reservation_id.clone(),
+        instance_type: instance.instance_type.clone(),
+        architecture: instance.architecture.clone(),
+        launch_index: instance.ami_launch_index,
+        launch_time: jiff::Timestamp::now().as_second(),
+        placement: Placement::in_zone(ZONE)?,
+        network_interfaces: vec![interface],
+        key_pair,
+        tags: request.tags.iter().cloned().collect(),
+        block_device_mapping: block_device_mapping(&instance.root_device_name, &[]),
+        user_data: request.user_data.clone(),
+        options: request.metadata_options.clone(),
+    })
 }
 
 #[cfg(test)]

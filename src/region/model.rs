@@ -4,8 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ec2::metadata_options::MetadataOptions;
 use crate::boot::plan::BootPlan;
+use crate::ec2::metadata_options::MetadataOptions;
 use crate::host::spec::PortForward;
 use crate::host::verdict::Verdict;
 
