@@ -209,7 +209,7 @@ impl Controller {
             Err(Status::INVALID_QUEUE_SIZE)
         } else if command.dword::<11>() & PHYSICALLY_CONTIGUOUS == 0 {
             Err(Status::INVALID_FIELD)
-        } else if command.prp1() % PAGE_SIZE != 0 {
+        } else if !command.prp1().is_multiple_of(PAGE_SIZE) {
             Err(Status::PRP_OFFSET_INVALID)
         } else if command.prp1() == 0 || !is_valid_ring(&self.memory, command.prp1(), entries, entry_size) {
             Err(Status::DATA_TRANSFER_ERROR)
@@ -282,7 +282,7 @@ impl Controller {
         let (doorbells, events) = (command.prp1(), command.prp2());
         for page in [doorbells, events] {
             let memory = self.memory.check_range(GuestAddress(page), PAGE_SIZE as usize);
-            if page == 0 || page % PAGE_SIZE != 0 || !memory {
+            if page == 0 || !page.is_multiple_of(PAGE_SIZE) || !memory {
                 return Err(Status::INVALID_FIELD);
             }
         }

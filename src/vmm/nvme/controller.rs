@@ -87,7 +87,9 @@ impl Controller {
     fn tail_doorbell(self: &Arc<Self>, id: u16, value: u32) -> Result<(), ErrorEvent> {
         let mut slot = self.slot(id).ok_or(ErrorEvent::InvalidDoorbellRegister)?;
         let queue = slot.queue.as_mut().ok_or(ErrorEvent::InvalidDoorbellRegister)?;
-        if !queue.set_tail(value) {
+        // With a shadow doorbell the register only says "look", and its value may be old.
+        let valid = if self.shadow.tail(id).is_some() { queue.is_index(value) } else { queue.set_tail(value) };
+        if !valid {
             return Err(ErrorEvent::InvalidDoorbellValue);
         }
         drop(slot);
@@ -100,10 +102,15 @@ impl Controller {
             let completions = self.completions.get(usize::from(id));
             let mut guard = lock(completions.ok_or(ErrorEvent::InvalidDoorbellRegister)?);
             let queue = guard.as_mut().ok_or(ErrorEvent::InvalidDoorbellRegister)?;
-            if !queue.set_head(value) {
+            let shadow = self.shadow.head(id);
+            let head = match shadow.filter(|_| id != 0) {
+                Some(shadow) => self.check(shadow.load(&self.memory)).unwrap_or(value),
+                None => value,
+            };
+            if !queue.set_head(head) {
                 return Err(ErrorEvent::InvalidDoorbellValue);
             }
-            if let (0, Some(shadow)) = (id, self.shadow.head(0)) {
+            if let (0, Some(shadow)) = (id, shadow) {
                 // Not every driver uses the shadow of the admin queue: keep it on the register.
                 self.check(shadow.ask(&self.memory, value));
             }

@@ -63,7 +63,7 @@ pub fn read(memory: &GuestMemory, command: &Command, data: &mut [u8]) -> Result<
 /// An empty vector of slices of any lifetime from one with elements: the allocation stays.
 fn recycle<'b>(mut slices: Vec<VolatileSlice<'_>>) -> Vec<VolatileSlice<'b>> {
     slices.clear();
-    slices.into_iter().filter_map(|_| None).collect()
+    slices.into_iter().map_while(|_| None).collect()
 }
 
 struct Walk<'m> {
@@ -91,7 +91,7 @@ impl Walk<'_> {
     }
 
     fn lists(&mut self, mut list: u64, mut rest: u64) -> Result<(), Status> {
-        if list % ENTRY_SIZE != 0 {
+        if !list.is_multiple_of(ENTRY_SIZE) {
             return Err(Status::PRP_OFFSET_INVALID);
         }
         loop {
@@ -106,7 +106,7 @@ impl Walk<'_> {
             let mut next = [0; ENTRY_SIZE as usize];
             self.fetch(list + data * ENTRY_SIZE, &mut next)?;
             list = u64::from_le_bytes(next);
-            if list % PAGE_SIZE != 0 {
+            if !list.is_multiple_of(PAGE_SIZE) {
                 return Err(Status::PRP_OFFSET_INVALID);
             }
         }
@@ -135,7 +135,7 @@ impl Walk<'_> {
     }
 
     fn page(&mut self, address: u64, length: u64) -> Result<(), Status> {
-        if address % PAGE_SIZE != 0 {
+        if !address.is_multiple_of(PAGE_SIZE) {
             return Err(Status::PRP_OFFSET_INVALID);
         }
         self.add(address, length)

@@ -129,6 +129,11 @@ impl SubmissionQueue {
         self.tail
     }
 
+    /// Whether the queue has an entry `index`.
+    pub fn is_index(&self, index: u32) -> bool {
+        index < self.size
+    }
+
     /// The guest moved its tail; `false` if there is no such entry.
     pub fn set_tail(&mut self, tail: u32) -> bool {
         if tail < self.size {

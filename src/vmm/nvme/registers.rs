@@ -58,7 +58,7 @@ impl Controller {
         let mut value = 0;
         for (i, byte) in data.iter_mut().enumerate() {
             let at = offset.saturating_add(i as u64);
-            if i == 0 || at % 4 == 0 {
+            if i == 0 || at.is_multiple_of(4) {
                 value = self.register(&mut registers, at & !3);
             }
             *byte = value.to_le_bytes()[(at % 4) as usize];
@@ -98,7 +98,7 @@ impl Controller {
 
     /// Take a write of 4 or 8 bytes at `offset`; others are ignored.
     pub fn write_register(self: &Arc<Self>, offset: u64, data: &[u8]) {
-        if !matches!(data.len(), 4 | 8) || offset % 4 != 0 {
+        if !matches!(data.len(), 4 | 8) || !offset.is_multiple_of(4) {
             return;
         }
         let mut registers = lock(&self.registers);
