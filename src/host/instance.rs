@@ -187,14 +187,20 @@ fn obey(controls: &Receiver<Control>, present: &Mutex<Present>, console: &Consol
                 return;
             }
             (Control::PowerButton, Some(machine)) => machine.power_button(),
-            (Control::Input { data }, Some(machine)) => machine.serial_input(&data),
+            (Control::Input { data }, Some(machine)) => {
+                machine.serial_input(&data);
+            }
             (Control::Sync, Some(machine)) => machine.serial_sysrq(b's'),
-            (Control::Describe, Some(machine)) => tell(Event::Vcpus { lines: machine.describe_vcpus() }),
+            (Control::Describe, Some(machine)) => {
+                tell(Event::Vcpus { lines: machine.describe_vcpus(ANSWER) });
+            }
             (Control::Remind, _) | (_, None) => {}
         }
     }
 }
 
+/// How long vCPUs have to say what they do.
+const ANSWER: Duration = Duration::from_secs(1);
 /// How long a part of a line waits for the rest before it is shown.
 const PROMPT: Duration = Duration::from_millis(30);
 /// A part of a line is shown at this length, in bytes.

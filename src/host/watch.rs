@@ -108,6 +108,7 @@ pub fn watch(
         until: patience.timeout.map(|t| Instant::now() + t),
         deadline: None,
         looks: 0,
+        asked: 0,
         report: Report {
             reason: Reason::Ended,
             end: End::Stopped,
@@ -151,8 +152,13 @@ struct Watch {
     /// The goal's own end of time, while a panicked kernel is waited for.
     deadline: Option<Instant>,
     looks: u32,
+    /// How often the guest's kernel was asked in vain: it hears nothing while no program has the console open.
+    asked: u32,
     report: Report,
 }
+
+/// How often it is asked before the power button.
+const MOST_ASKED: u32 = 3;
 
 impl Watch {
     fn enter(&mut self, state: State, patience: Duration) {
@@ -175,6 +181,7 @@ impl Watch {
             }
             Update::Synced if self.state == State::Syncing => {
                 self.report.synced = true;
+                self.asked = 0;
                 self.looks += 1;
                 if self.report.reason != Reason::UserData || result_is_there() || self.looks >= MOST_LOOKS {
                     self.pull_plug(session);
@@ -213,6 +220,7 @@ impl Watch {
                 self.sync(session);
             }
             State::Settling => self.sync(session),
+            State::Syncing if self.asked < MOST_ASKED => self.sync(session),
             State::Syncing => {
                 session.order(Control::PowerButton);
                 self.enter(State::PowerButton, self.patience.grace);
@@ -237,7 +245,8 @@ impl Watch {
 
     fn sync(&mut self, session: &Session) {
         session.order(Control::Sync);
-        self.enter(State::Syncing, self.patience.sync);
+        self.asked += 1;
+        self.enter(State::Syncing, self.patience.sync / MOST_ASKED);
     }
 
     fn pull_plug(&mut self, session: &Session) {

@@ -81,7 +81,7 @@ fn a_kernel_that_does_not_sync_gets_the_power_button_and_then_the_plug() {
     guest.says(FINISHED);
     let report = guest.watch(Goal::UserData, None, 0, &|| false);
     assert!(!report.synced);
-    assert_eq!(guest.orders(), "[Sync, PowerButton, Stop]");
+    assert_eq!(guest.orders(), "[Sync, Sync, Sync, PowerButton, Stop]");
 }
 
 #[test]

@@ -183,6 +183,14 @@ impl MachineHandle {
         self.serial.upgrade().map_or(0, |s| s.lock().unwrap_or_else(PoisonError::into_inner).input(bytes))
     }
 
+    /// Send the magic SysRq `key` over the serial line: `s` makes Linux write its dirty pages. The guest may have it
+    /// switched off.
+    pub fn serial_sysrq(&self, key: u8) {
+        if let Some(serial) = self.serial.upgrade() {
+            serial.lock().unwrap_or_else(PoisonError::into_inner).sysrq(key);
+        }
+    }
+
     /// What each vCPU is doing, one line each: mode, instruction pointer, whether it is halted. A vCPU that does not answer
     /// within `patience` is left out.
     pub fn describe_vcpus(&self, patience: Duration) -> Vec<String> {

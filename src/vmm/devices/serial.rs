@@ -23,6 +23,8 @@ pub const PORTS: u16 = 8;
 pub const DATA_OFFSET: u16 = 0;
 /// Offset of the line status register.
 const LINE_STATUS_OFFSET: u64 = 5;
+/// Line status: the byte to be read next is a break (PC16550D, LSR bit 4).
+const LINE_STATUS_BREAK: u8 = 1 << 4;
 /// Input that waits for the guest to read is bounded; more is dropped, as a wire would.
 const MAX_PENDING_INPUT: usize = 16 << 10;
 /// Output that waits for the end of its burst.
@@ -58,13 +60,18 @@ pub struct Serial {
     pending: VecDeque<u8>,
     /// The guest has written since it last read the line status.
     busy: bool,
+    /// The receive FIFO holds nothing but a break.
+    breaking: bool,
+    /// Bytes that the receive FIFO takes.
+    fifo_size: usize,
 }
 
 impl Serial {
     /// A port that raises `interrupt` and sends the guest's output to `sink`.
     pub fn new(interrupt: Arc<EventFd>, sink: Box<dyn ConsoleSink>) -> Self {
         let uart = Uart::new(Line(interrupt), Output(Vec::with_capacity(BURST)));
-        Self { uart, sink, pending: VecDeque::new(), busy: false }
+        let fifo_size = uart.fifo_capacity();
+        Self { uart, sink, pending: VecDeque::new(), busy: false, breaking: false, fifo_size }
     }
 
     /// Give the guest `bytes` to read. Returns how many were taken.
@@ -73,6 +80,16 @@ impl Serial {
         self.pending.extend(&bytes[..taken]);
         self.feed();
         taken
+    }
+
+    /// Send a break and then `key`: the magic SysRq sequence of a Linux console (sysrq.rst). It jumps the queue of input that the
+    /// guest has not read, and replaces what is in the FIFO.
+    pub fn sysrq(&mut self, key: u8) {
+        for _ in 0..self.fifo_size - self.uart.fifo_capacity() {
+            self.uart.read(DATA_OFFSET as u8);
+        }
+        self.pending.push_front(key);
+        self.breaking = self.uart.enqueue_raw_bytes(&[0]).is_ok_and(|n| n == 1);
     }
 
     /// Take a byte that the guest wrote to register `offset`, without sending output on yet.
@@ -96,6 +113,9 @@ impl Serial {
 
     /// Move pending input into the receive FIFO as far as it has room.
     fn feed(&mut self) {
+        if self.breaking {
+            return;
+        }
         let room = self.uart.fifo_capacity().min(self.pending.len());
         if room > 0 {
             let bytes: Vec<u8> = self.pending.iter().take(room).copied().collect();
@@ -110,8 +130,14 @@ impl BusDevice for Serial {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
         if let [byte] = data {
             *byte = self.uart.read(offset as u8);
+            if offset == LINE_STATUS_OFFSET && self.breaking {
+                *byte |= LINE_STATUS_BREAK;
+            }
             if offset != LINE_STATUS_OFFSET || !std::mem::take(&mut self.busy) {
                 self.flush();
+            }
+            if offset == u64::from(DATA_OFFSET) {
+                self.breaking = false;
             }
             if offset == u64::from(DATA_OFFSET) && !self.pending.is_empty() {
                 self.feed();

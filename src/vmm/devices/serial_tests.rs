@@ -82,3 +82,27 @@ fn input_nobody_reads_is_bounded() {
     assert!(serial.input(&vec![0; 1 << 20]) <= 64);
     assert_eq!(serial.input(b"x"), 0);
 }
+
+#[test]
+fn sysrq_is_a_break_and_then_its_key_before_all_other_input() {
+    let (mut serial, _, line) = serial();
+    let _ = serial.write(IER, &[1]);
+    serial.input(&[b'x'; 100]);
+    serial.sysrq(b's');
+    assert!(line.read().is_ok());
+    let status = get(&mut serial, LSR);
+    assert_eq!((status & DATA_READY, status & LINE_STATUS_BREAK), (DATA_READY, LINE_STATUS_BREAK));
+    assert_eq!(get(&mut serial, 0), 0);
+    // Part of the other input was in the FIFO and is lost; the rest follows the key.
+    assert_eq!(get(&mut serial, LSR) & LINE_STATUS_BREAK, 0);
+    assert_eq!(get(&mut serial, 0), b's');
+    assert_eq!(get(&mut serial, 0), b'x');
+}
+
+#[test]
+fn a_guest_that_reads_divisors_does_not_hold_up_sysrq() {
+    let (mut serial, _, _) = serial();
+    serial.input(b"abc");
+    let _ = serial.write(3, &[0x80]);
+    serial.sysrq(b's');
+}
