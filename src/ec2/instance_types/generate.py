@@ -4,7 +4,7 @@
 Usage:  pip download --no-deps moto && ./generate.py moto-*.whl        (or the instance_types.json[.gz] in it)
 
 Source: moto (https://github.com/getmoto/moto), file moto/ec2/resources/instance_types.json.gz, Apache License 2.0.
-The columns are those of FIELDS in parse.rs, in this order. Lines are sorted by type name, as bytes.
+parse.rs reads the columns in the order of row() below. Lines are sorted by type name, as bytes.
 """
 import gzip
 import json

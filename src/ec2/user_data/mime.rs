@@ -45,7 +45,12 @@ pub(super) fn check(data: &[u8], depth: u32, findings: &mut Vec<Finding>) {
         );
         return;
     }
-    let Some(message) = MessageParser::default().parse(data) else {
+    let mbox = if data.starts_with(b"From ") {
+        data.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1)
+    } else {
+        0
+    };
+    let Some(message) = MessageParser::default().parse(data.get(mbox..).unwrap_or_default()) else {
         findings.push(Finding::error("mime-syntax", "it does not parse as a MIME message"));
         return;
     };
@@ -58,7 +63,8 @@ pub(super) fn check(data: &[u8], depth: u32, findings: &mut Vec<Finding>) {
             continue;
         }
         number += 1;
-        check_part(part, number, data, depth, findings);
+        let line = text::line_of(data, mbox + part.offset_header as usize);
+        check_part(part, number, line, depth, findings);
     }
     if number == 0 {
         findings.push(Finding::warning("mime-empty", "the message has no parts: nothing will run"));
@@ -67,6 +73,10 @@ pub(super) fn check(data: &[u8], depth: u32, findings: &mut Vec<Finding>) {
 
 /// `Name: …`, which a message starts with.
 fn looks_like_header(line: &str) -> bool {
+    // An mbox line, which cloud-init's own write-mime-multipart puts first.
+    if line.starts_with("From ") {
+        return true;
+    }
     line.split_once(':').is_some_and(|(name, _)| {
         !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic()) && !name.starts_with('#')
     })
@@ -113,7 +123,7 @@ fn mime_type(part: &MessagePart<'_>) -> Option<String> {
     Some(format!("{}/{subtype}", value.ctype()).to_ascii_lowercase())
 }
 
-fn check_part(part: &MessagePart<'_>, number: usize, data: &[u8], depth: u32, findings: &mut Vec<Finding>) {
+fn check_part(part: &MessagePart<'_>, number: usize, line: usize, depth: u32, findings: &mut Vec<Finding>) {
     let label = match part.attachment_name() {
         Some(name) => format!("part {number} ({})", text::excerpt(name)),
         None => format!("part {number}"),
@@ -121,7 +131,6 @@ fn check_part(part: &MessagePart<'_>, number: usize, data: &[u8], depth: u32, fi
     let from = findings.len();
     let declared = mime_type(part).unwrap_or_else(|| "text/plain".to_owned());
     let body = part.contents();
-    let line = text::line_of(data, part.offset_header as usize);
     let mut unpacked = None;
     if GZIP_TYPES.contains(&declared.as_str()) {
         unpacked = lint::gunzip(body, findings);

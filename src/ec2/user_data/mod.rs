@@ -60,7 +60,7 @@ const STARTS: [(&str, Kind, &str); 10] = [
     ("#part-handler", Kind::PartHandler, "text/part-handler"),
     ("#include", Kind::Include, "text/x-include-url"),
     ("#!", Kind::ShellScript, "text/x-shellscript"),
-    // What the AWS CLI and old images call a script in MIME messages has the same handler per frequency.
+    // cloud-init's table has these MIME types among the starts, too.
     ("text/x-shellscript-per-", Kind::ShellScript, "text/x-shellscript-per-instance"),
 ];
 

@@ -72,6 +72,7 @@ fn good_data_has_no_findings() {
         assert_eq!(lint(good.as_bytes()), vec![], "{good}");
     }
     assert_eq!(lint(&gzip(MIME.as_bytes())), vec![]);
+    assert_eq!(lint(format!("From nobody Fri Jun 26 15:38:43 2026\n{MIME}").as_bytes()), vec![], "an mbox line");
     let packed = base64::engine::general_purpose::STANDARD.encode(gzip(b"#!/bin/sh\nls\n"));
     let part = format!(
         "MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=B\n\n--B\nContent-Type: application/gzip\n\
