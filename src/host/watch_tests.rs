@@ -16,7 +16,7 @@ struct Guest {
     _dir: tempfile::TempDir,
 }
 
-fn guest(script: impl Fn(&Control) -> Vec<Event> + Send + 'static) -> Guest {
+fn guest(script: impl Fn(&Control) -> Vec<Event> + Send + Sync + 'static) -> Guest {
     let dir = tempfile::tempdir().unwrap();
     let (events, receiver) = mpsc::channel();
     let orders = Arc::new(Mutex::new(Vec::new()));
