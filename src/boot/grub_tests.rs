@@ -204,6 +204,16 @@ fn a_file_that_loads_itself_ends() {
     assert_eq!(disk.boot(endless), Err(GrubError::TooLong));
 }
 
+#[test]
+fn deep_nesting_stays_on_a_small_stack() {
+    let nested =
+        |n: usize| format!("function f {{ {} f; {} }}\nf\nlinux /k\n", "if true; then ".repeat(n), "fi; ".repeat(n));
+    let run = |text: String| std::thread::Builder::new().stack_size(1 << 20).spawn(move || fuzz(text.as_bytes()));
+    for text in [nested(15), nested(5000), "submenu a { ".repeat(5000), "{".repeat(5000)] {
+        run(text).unwrap().join().unwrap();
+    }
+}
+
 /// The command line that a one-line script with this `linux` command gives.
 fn cmdline(script: &str) -> String {
     Disk::new(&[("(hd0,gpt1)/k", "k"), ("(hd0,gpt1)/i", "i")]).boot(script).unwrap().cmdline

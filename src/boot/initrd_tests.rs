@@ -107,6 +107,24 @@ fn without_a_configuration_it_stays() {
     }
     let decision = decide_with(&testing::debian_root(), |l| l.config = None);
     assert!(decision.reason().contains("build configuration is not in the image"));
+    // What root= names is not there, or is there twice: a guess is not good enough.
+    for spec in ["UUID=99999999-2222-3333-4444-555555555555", "PARTUUID=cafe0001-01", "LABEL=rootfs2", "/dev/nvme0n1p3"]
+    {
+        let decision = decide_with(&testing::debian_root(), |l| l.cmdline = format!("root={spec} ro"));
+        assert!(decision.reason().contains("does not name exactly one"), "{spec}: {decision:?}");
+    }
     let decision = decide_with(&testing::debian_root(), |l| l.root_slot = None);
     assert!(decision.reason().contains("not known"));
+}
+
+#[test]
+fn two_partitions_of_one_uuid_keep_it() {
+    if !testing::have(&["mke2fs", "sfdisk"]) {
+        return;
+    }
+    let root = testing::ext4(&testing::debian_root(), "rootfs");
+    let mut volume = find::open(&shared(testing::disk("gpt", "", &[(1, "", &root), (2, "", &root)]))).unwrap();
+    let located = find::locate(&mut volume).unwrap();
+    let decision = initrd_needed(&mut volume, &located);
+    assert!(decision.reason().contains("does not name exactly one"), "{decision:?}");
 }
