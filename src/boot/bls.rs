@@ -153,6 +153,14 @@ fn compare_numbers(a: &[u8], b: &[u8]) -> Ordering {
     a.is_empty().cmp(&b.is_empty()).reverse().then(x.len().cmp(&y.len())).then(x.cmp(&y))
 }
 
+/// Fuzz entry point: any bytes as two entries, the first line being their name.
+pub fn fuzz(bytes: &[u8]) {
+    let cut = bytes.iter().position(|b| *b == b'\n').unwrap_or(bytes.len());
+    let (name, text) = bytes.split_at_checked(cut).unwrap_or_default();
+    let (a, b) = (parse(&String::from_utf8_lossy(name), text), parse("other.conf", name));
+    let _ = (by_specification(&a, &b), by_file_name(&a, &b));
+}
+
 #[cfg(test)]
 #[path = "bls_tests.rs"]
 mod tests;

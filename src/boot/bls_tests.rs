@@ -55,7 +55,7 @@ fn versions_in_the_order_of_the_specification() {
 fn default_is_the_newest_with_tries_left() {
     let entry =
         |name: &str, key: &str, version: &str| parse(name, format!("sort-key {key}\nversion {version}\n").as_bytes());
-    let mut entries = vec![
+    let mut entries = [
         entry("a.conf", "fedora", "6.5"),
         entry("b+0.conf", "fedora", "6.7"),
         entry("c.conf", "fedora", "6.6"),
@@ -78,5 +78,6 @@ proptest! {
     #[test]
     fn any_bytes_parse(name in ".{0,20}", bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         parse(&name, &bytes);
+        fuzz(&bytes);
     }
 }

@@ -46,7 +46,7 @@ pub fn open_root_with(volume: &mut Volume, cmdline: Option<&str>) -> Result<Gues
     let fstab = fs.read("/etc/fstab", 256 << 10).unwrap_or_default();
     let mut mounts = vec![(String::new(), fs)];
     for mount in fstab_entries(&String::from_utf8_lossy(&fstab)).into_iter().take(MAX_MOUNTS) {
-        if let Some(slot) = volume.named(&mount.device)
+        if let Some(slot) = volume.first_named(&mount.device)
             && let Ok(fs) = volume.open_fs(slot, subvolume(&mount.options))
         {
             mounts.push((mount.directory, fs));

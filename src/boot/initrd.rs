@@ -55,6 +55,10 @@ pub fn initrd_needed(volume: &mut Volume, located: &Located) -> InitrdDecision {
         let slot = located.root_slot.ok_or("the root partition is not known")?;
         let facts = located.root.as_ref().ok_or("the root file system is not known")?;
         let config = located.config.as_ref().ok_or("the kernel's build configuration is not in the image")?;
+        let spec = root::value(&located.cmdline, "root").unwrap_or_default();
+        if volume.named(spec) != [slot] {
+            return Err(format!("root={spec} does not name exactly one partition of this disk"));
+        }
         let cmdline = check_cmdline(&located.cmdline, facts)?;
         check_config(config, facts)?;
         let found = volume.slots().get(slot).ok_or("the root partition is not known")?;

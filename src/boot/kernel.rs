@@ -1,7 +1,7 @@
 //! The bzImage: its setup header (Linux `Documentation/arch/x86/boot.rst`) and the ELF kernel inside it.
 //!
 //! Contract: pure functions over hostile bytes. Nothing is allocated by the image's numbers beyond
-//! [`unpack::MAX_OUTPUT`](super::unpack::MAX_OUTPUT).
+//! [`unpack::MAX_OUTPUT`].
 
 #![forbid(unsafe_code)]
 

@@ -14,6 +14,8 @@
 //! - [`plan`]: all of it as one serialisable value that stays valid while the boot files stay as they are.
 //! - [`guest`]: the root file system, for reading result files after the guest is off.
 
+#![forbid(unsafe_code)]
+
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;

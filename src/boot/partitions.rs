@@ -326,6 +326,11 @@ fn guid(bytes: &[u8]) -> Option<String> {
     Some(text)
 }
 
+/// Fuzz entry point: any bytes as a disk.
+pub fn fuzz(bytes: &[u8]) {
+    let _ = read(&bytes.to_vec());
+}
+
 #[cfg(test)]
 #[path = "partitions_tests.rs"]
 mod tests;

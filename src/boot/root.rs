@@ -72,7 +72,7 @@ pub fn value<'a>(cmdline: &'a str, name: &str) -> Option<&'a str> {
 
 /// The slot of the root file system: what `root=` names, else the first that looks like one.
 pub fn find(volume: &mut Volume, cmdline: Option<&str>) -> Option<usize> {
-    let named = cmdline.and_then(|c| value(c, "root")).and_then(|spec| volume.named(spec));
+    let named = cmdline.and_then(|c| value(c, "root")).and_then(|spec| volume.first_named(spec));
     named.or_else(|| (0..volume.slots().len()).find(|slot| looks_like_root(volume, *slot)))
 }
 

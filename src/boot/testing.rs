@@ -222,3 +222,45 @@ pub fn kernel(release: &str) -> Vec<u8> {
     gz.write_all(&elf()).unwrap();
     bzimage(release, &gz.finish().unwrap())
 }
+
+const CONFIG: &str = "# Linux/x86 6.1.176 Kernel Configuration\nCONFIG_EXT4_FS=y\nCONFIG_BLK_DEV_NVME=y\nCONFIG_PCI=y\n\
+    CONFIG_PCI_MSI=y\nCONFIG_DEVTMPFS=y\nCONFIG_EFI_PARTITION=y\nCONFIG_MSDOS_PARTITION=y\nCONFIG_XFS_FS=m\n";
+
+/// The root file system of a Debian 12 cloud image, small.
+pub fn debian_root() -> Tree {
+    let tree = Tree::new().rootfs().file("boot/grub/grub.cfg", include_str!("fixtures/debian-12.cfg"));
+    let tree = tree.file("boot/grub/grubenv", "# GRUB Environment Block\n").file(
+        "etc/fstab",
+        format!("UUID={UUID} / ext4 rw,discard 0 1\nPARTUUID={ESP_PARTUUID} /boot/efi vfat defaults 0 0\n"),
+    );
+    ["6.1.0-49-cloud-amd64", "6.1.0-50-cloud-amd64"].iter().fold(tree, |tree, release| {
+        tree.file(&format!("boot/vmlinuz-{release}"), kernel(release))
+            .file(&format!("boot/initrd.img-{release}"), format!("initrd of {release}"))
+            .file(&format!("boot/config-{release}"), CONFIG)
+    })
+}
+
+pub const ROOT_PARTUUID: &str = "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee";
+pub const ESP_PARTUUID: &str = "bbbbbbbb-bbbb-4ccc-8ddd-eeeeeeeeeeee";
+
+/// A disk like Debian's cloud images: root is partition 1, behind 14 (BIOS boot) and 15 (EFI system partition).
+pub fn debian_disk(root: &Tree) -> Vec<u8> {
+    let stub =
+        format!("search.fs_uuid {UUID} root hd0,gpt1 \nset prefix=($root)'/boot/grub'\nconfigfile $prefix/grub.cfg\n");
+    let esp = fat(&Tree::new().file("EFI/debian/grub.cfg", stub).file("EFI/BOOT/BOOTX64.EFI", "MZ"), "UEFI", "16");
+    let kind = "type=4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709, uuid=";
+    disk(
+        "gpt",
+        "",
+        &[
+            (14, "type=21686148-6449-6E6F-744E-656564454649", &[0; 1 << 20]),
+            (15, &format!("type=U, uuid={ESP_PARTUUID}"), &esp),
+            (1, &format!("{kind}{ROOT_PARTUUID}"), &ext4(root, "rootfs")),
+        ],
+    )
+}
+
+/// Whether a [`debian_disk`] can be made here.
+pub fn have_disk_tools() -> bool {
+    have(&["mke2fs", "mkfs.vfat", "mcopy", "sfdisk"])
+}

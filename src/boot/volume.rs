@@ -10,7 +10,7 @@ use super::partitions::{self, Partition, PartitionError, Table, TableKind};
 use super::{SharedDisk, partitions::PartitionType};
 
 /// Partitions beyond this many are not looked into.
-const MAX_OPENED: usize = 128;
+const MAX_OPENED: usize = 32;
 
 /// A disk that was looked into.
 pub struct Volume {
@@ -82,10 +82,18 @@ impl Volume {
         FileSystem::open(self.disk.clone(), start, length, kind, subvolume).map_err(|e| e.to_string())
     }
 
-    /// The partition that a device specification names: `UUID=`, `LABEL=`, `PARTUUID=`, `PARTLABEL=`, the same below
+    /// The partition that a device specification names; the first, if several bear the name. See [`named`](Self::named).
+    pub fn first_named(&self, spec: &str) -> Option<usize> {
+        self.named(spec).first().copied()
+    }
+
+    /// The partitions that a device specification names: `UUID=`, `LABEL=`, `PARTUUID=`, `PARTLABEL=`, the same below
     /// `/dev/disk/by-*`, or a device node of a first disk.
-    pub fn named(&self, spec: &str) -> Option<usize> {
+    pub fn named(&self, spec: &str) -> Vec<usize> {
         let spec = spec.trim_matches('"');
+        let all = |test: &dyn Fn(&Slot) -> bool| -> Vec<usize> {
+            self.slots.iter().enumerate().filter(|(_, s)| test(s)).map(|(slot, _)| slot).collect()
+        };
         for (tag, directory) in [
             ("UUID=", "by-uuid/"),
             ("LABEL=", "by-label/"),
@@ -94,11 +102,13 @@ impl Volume {
         ] {
             let path = spec.strip_prefix("/dev/disk/").and_then(|rest| rest.strip_prefix(directory));
             if let Some(value) = spec.strip_prefix(tag).or(path) {
-                return self.slots.iter().position(|s| has_tag(s, tag, value));
+                return all(&|s| has_tag(s, tag, value));
             }
         }
-        let index = device_partition(spec)?;
-        self.slots.iter().position(|s| s.partition.index == index)
+        match device_partition(spec) {
+            Some(index) => all(&|s| s.partition.index == index),
+            None => Vec::new(),
+        }
     }
 
     /// How GRUB names the partition.

@@ -25,7 +25,7 @@ impl Default for Budget {
     /// Ample for a kernel, initrds and log files of a real image (fatfs alone makes a call per cluster and per directory
     /// slot), and a few seconds at most.
     fn default() -> Self {
-        Self { calls: 8 << 20, bytes: 4 << 30 }
+        Self { calls: 8 << 20, bytes: 2 << 30 }
     }
 }
 

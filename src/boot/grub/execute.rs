@@ -34,6 +34,7 @@ impl Interpreter<'_> {
                 if command == "[" && arguments.last().is_some_and(|a| a == "]") {
                     arguments.pop();
                 }
+                self.spend(10);
                 let root = self.variable("root");
                 let host = &mut *self.host;
                 self.status = commands::test(&arguments, |path| commands::fact(host, path, &root));
@@ -139,6 +140,7 @@ impl Interpreter<'_> {
 
     fn search(&mut self, command: &str, arguments: &[String]) {
         self.status = false;
+        self.spend(50);
         if let Some(search) = commands::parse_search(command, arguments) {
             match self.host.search(search.by, search.what) {
                 Some(device) => {
@@ -165,6 +167,7 @@ impl Interpreter<'_> {
         };
         let wanted: Vec<&String> =
             arguments.iter().filter(|a| !a.starts_with('-') && Some(*a) != named.as_ref()).collect();
+        self.spend(300);
         for (name, value) in commands::grubenv(&bytes) {
             if wanted.is_empty() || wanted.contains(&&name) {
                 self.set(&name, &value);
@@ -225,7 +228,11 @@ impl Interpreter<'_> {
             entries.retain(|e| e.bootable && !e.linux.is_empty());
             if !entries.is_empty() {
                 entries.sort_by(bls::by_file_name);
+                self.spend(64 * names.len());
                 for entry in entries {
+                    if self.menu.len() >= MAX_ENTRIES {
+                        break;
+                    }
                     let (title, id) = (entry.title.clone(), entry.id.clone());
                     let action = Action::Bls(Box::new(entry), device.clone());
                     self.menu.push(MenuEntry { title, id, action });

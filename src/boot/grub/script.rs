@@ -8,7 +8,7 @@ use std::str::Chars;
 use std::sync::Arc;
 
 /// Deeper nesting than this is flattened.
-pub(super) const MAX_NESTING: u32 = 32;
+pub(super) const MAX_NESTING: u32 = 16;
 
 /// A piece of a word.
 #[derive(Clone, Debug, PartialEq, Eq)]
