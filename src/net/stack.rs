@@ -14,6 +14,7 @@ use super::dns::{self, Asker, Resolved, Resolver};
 use super::forward::Forwards;
 use super::fragments::Fragments;
 use super::icmp::{Pings, Unreachable, unreachable};
+use super::limits::Limits;
 use super::slab::{Key, Kind};
 use super::tcp::TcpFlows;
 use super::udp::UdpFlows;
@@ -28,6 +29,8 @@ const ROUNDS: usize = 4;
 const SCRATCH: usize = 64 << 10;
 const NTP_PORT: u16 = 123;
 
+/// The fewest entries at which dead ones are looked for.
+const LEAST_STALE: usize = 4096;
 /// The network behind one NIC.
 pub struct Network {
     core: Core,
@@ -37,6 +40,8 @@ pub struct Network {
     resolver: Resolver,
     forwards: Forwards,
     fragments: Fragments,
+    /// At this many entries, the timers and the queue of blocked flows are cleared of the dead.
+    stale: usize,
     scratch: Vec<u8>,
 }
 
@@ -54,15 +59,17 @@ impl Network {
         getrandom::fill(&mut seed)
             .map_err(|error| NetError::Host { what: "random numbers", source: std::io::Error::other(error) })?;
         let mut core = Core::new(config, epoll);
-        let tcp = TcpFlows::new(&mut core, u64::from_ne_bytes(seed));
+        let limits = Limits::of_this_process();
+        let tcp = TcpFlows::new(&mut core, u64::from_ne_bytes(seed), limits.tcp);
         Ok(Network {
             core,
             tcp,
-            udp: UdpFlows::new(),
-            pings: Pings::new(),
-            resolver: Resolver::new(),
+            udp: UdpFlows::new(limits.udp),
+            pings: Pings::new(limits.pings),
+            resolver: Resolver::new(limits.dns),
             forwards,
             fragments: Fragments::default(),
+            stale: LEAST_STALE,
             scratch: vec![0; SCRATCH],
         })
     }
@@ -80,6 +87,11 @@ impl Network {
     /// UDP flows at the moment.
     pub fn udp_flows(&self) -> usize {
         self.udp.len()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn entries(&self) -> (usize, usize) {
+        (self.core.timers.len(), self.core.blocked.len())
     }
 
     #[cfg(test)]
@@ -274,6 +286,26 @@ impl Network {
         }
     }
 
+    /// Drop what belongs to flows that are gone, once half of all may be of that kind: a guest that makes and forgets
+    /// flows quickly must not fill our memory.
+    fn sweep(&mut self) {
+        if self.core.timers.len().max(self.core.blocked.len()) < self.stale {
+            return;
+        }
+        let (tcp, udp, pings) = (&self.tcp, &self.udp, &self.pings);
+        let (resolver, forwards) = (&self.resolver, &self.forwards);
+        let armed = |key: Key| match key.kind {
+            Kind::Tcp => tcp.armed(key),
+            Kind::Udp => udp.armed(key),
+            Kind::Ping => pings.armed(key),
+            Kind::Dns => resolver.armed(key),
+            Kind::Forward | Kind::Peer => forwards.armed(key),
+        };
+        self.core.timers.retain(|at, key| armed(key) == Some(at));
+        self.core.blocked.retain(|&key| tcp.is_blocked(key) || udp.is_blocked(key));
+        self.stale = (2 * self.core.timers.len().max(self.core.blocked.len())).max(LEAST_STALE);
+    }
+
     /// Let flows go on that waited for room, each at most once.
     fn unblock(&mut self) {
         for _ in 0..self.core.blocked.len() {
@@ -307,6 +339,7 @@ impl NetBackend for Network {
         self.core.set_now(now);
         self.frame(frame, offload);
         self.requests();
+        self.sweep();
     }
 
     fn receive(&mut self) -> Option<Frame> {
