@@ -84,6 +84,11 @@ impl Network {
         self.tcp.len()
     }
 
+    /// Frames that were dropped because the guest took none for long.
+    pub fn dropped_frames(&self) -> u64 {
+        self.core.out.dropped
+    }
+
     /// UDP flows at the moment.
     pub fn udp_flows(&self) -> usize {
         self.udp.len()

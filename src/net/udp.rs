@@ -75,9 +75,10 @@ impl UdpFlows {
         };
         flow.deadline = core.now + idle;
         core.timers.arm(key, flow.deadline, &mut flow.armed);
-        // An error that a former datagram met is reported first; this one has not been sent then.
         let mut sent = host::transmit(&flow.fd, payload);
         if let Err(Errno::CONNREFUSED) = sent {
+            // That is what a former datagram met; this one has not been sent.
+            unreachable_flow(core, Unreachable::Port, wire::UDP, port, to, 0);
             sent = host::transmit(&flow.fd, payload);
         }
         if let Err(error) = sent
