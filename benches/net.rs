@@ -137,6 +137,7 @@ impl Guest {
             ntp: None,
             services: Vec::new(),
             host_alias: Some((ALIAS, IpAddr::V4(Ipv4Addr::LOCALHOST))),
+            on_lease: None,
         };
         let mut net = Network::new(config).expect("a network");
         net.set_guest_offload(true, true);

@@ -191,6 +191,11 @@ impl Network {
         }
         if let Some(reply) = dhcp::answer(config, message) {
             let source = (config.gateway_ip, dhcp::SERVER_PORT);
+            if reply.leased
+                && let Some(tell) = &config.on_lease
+            {
+                tell();
+            }
             self.core.out.push_udp(source, (reply.to, dhcp::CLIENT_PORT), TTL, &reply.message);
         }
     }
