@@ -162,7 +162,7 @@ impl Guest {
         let guest_now = smoltcp::time::Instant::from_micros((now - self.epoch).as_micros() as i64);
         self.iface.poll(guest_now, &mut self.wire, &mut self.sockets);
         let partial = Some(PartialChecksum { start: 34, offset: 16 });
-        let mut idle = self.wire.from_guest.is_empty();
+        let mut idle = self.wire.from_guest.is_empty() && !self.sockets.get::<tcp::Socket<'_>>(self.socket).can_recv();
         for frame in self.wire.from_guest.drain(..) {
             self.net.transmit(&frame, Offload { checksum: partial, ..Offload::default() }, now);
             self.wire.spare.push(frame);
@@ -187,7 +187,7 @@ impl Guest {
     /// Send a header and `send` bytes, and take `expect` bytes.
     fn run(&mut self, operation: u8, length: usize, mut send: usize, mut expect: usize) {
         let mut header = [&[operation][..], &(length as u32).to_le_bytes()].concat();
-        while send > 0 || expect > 0 || !header.is_empty() {
+        loop {
             let socket = self.sockets.get_mut::<tcp::Socket<'_>>(self.socket);
             if socket.can_send() && !header.is_empty() {
                 let sent = socket.send_slice(&header).expect("open");
@@ -199,6 +199,9 @@ impl Guest {
             }
             while socket.can_recv() {
                 expect -= socket.recv_slice(&mut self.buffer).expect("open");
+            }
+            if header.is_empty() && send == 0 && expect == 0 {
+                break;
             }
             self.step();
         }
