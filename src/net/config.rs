@@ -42,6 +42,8 @@ pub struct NetConfig {
     /// An address by which the guest reaches an address of the host, its loopback as a rule. Otherwise the guest can't
     /// reach the host's loopback.
     pub host_alias: Option<(Ipv4Addr, IpAddr)>,
+    /// Called, on the NIC's thread, each time that the guest's lease is acknowledged. It must not wait.
+    pub on_lease: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
 impl NetConfig {

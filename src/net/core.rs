@@ -133,6 +133,15 @@ impl Timers {
         self.heap.pop().map(|Reverse(entry)| entry)
     }
 
+    pub fn len(&self) -> usize {
+        self.heap.len()
+    }
+
+    /// Forget entries that nobody waits for any more.
+    pub fn retain(&mut self, wanted: impl Fn(Instant, Key) -> bool) {
+        self.heap.retain(|Reverse((at, key))| wanted(*at, *key));
+    }
+
     pub fn next(&self) -> Option<Instant> {
         self.heap.peek().map(|Reverse((at, _))| *at)
     }

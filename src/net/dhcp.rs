@@ -47,6 +47,8 @@ const END: u8 = 255;
 pub(crate) struct Reply {
     pub to: Ipv4Addr,
     pub message: Vec<u8>,
+    /// The client may use its address now.
+    pub leased: bool,
 }
 
 /// What a client said, as far as it matters.
@@ -145,7 +147,7 @@ fn lease(config: &NetConfig, message: &Message<'_>, kind: u8) -> Reply {
     } else {
         config.guest_ip
     };
-    finish(reply, message, to)
+    Reply { leased: kind == ACK, ..finish(reply, message, to) }
 }
 
 fn inform(config: &NetConfig, message: &Message<'_>) -> Reply {
@@ -214,7 +216,7 @@ fn finish(mut reply: Vec<u8>, message: &Message<'_>, to: Ipv4Addr) -> Reply {
     if reply.len() < LEAST {
         reply.resize(LEAST, 0);
     }
-    Reply { to, message: reply }
+    Reply { to, message: reply, leased: false }
 }
 
 #[cfg(test)]

@@ -93,6 +93,21 @@ fn replies_go_where_the_client_listens() {
 }
 
 #[test]
+fn another_implementation_reads_the_reply() {
+    use smoltcp::wire::{DhcpMessageType, DhcpPacket, DhcpRepr};
+    let request = message(REQUEST, 0, ZERO, &[(REQUESTED_ADDRESS, &GUEST.octets())]);
+    let reply = answer(&config(), &request).unwrap();
+    assert!(reply.leased);
+    let packet = DhcpPacket::new_checked(&reply.message).unwrap();
+    let read = DhcpRepr::parse(&packet).unwrap();
+    assert_eq!(read.message_type, DhcpMessageType::Ack);
+    assert_eq!((read.your_ip, read.router, read.server_identifier), (GUEST, Some(GATEWAY), Some(GATEWAY)));
+    assert_eq!(read.subnet_mask, Some(Ipv4Addr::new(255, 255, 255, 0)));
+    assert_eq!(read.lease_duration, Some(3600));
+    assert_eq!(read.dns_servers.unwrap()[..], [Ipv4Addr::new(10, 0, 0, 2)]);
+}
+
+#[test]
 fn inform_leases_nothing_and_nak_promises_nothing() {
     let inform = answer(&config(), &message(INFORM, 0, GUEST, &[])).unwrap();
     assert_eq!(inform.message[16..20], [0; 4]);

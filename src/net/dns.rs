@@ -19,8 +19,6 @@ use super::wire::{TTL, be16};
 
 /// The port.
 pub(crate) const PORT: u16 = 53;
-/// Queries under way.
-const QUERIES: usize = 256;
 /// The longest query taken.
 const LONGEST_QUERY: usize = 4096;
 /// How long one resolver may think. Clients' own patience is 5 s.
@@ -66,8 +64,9 @@ struct Tcp {
 }
 
 impl Resolver {
-    pub fn new() -> Resolver {
-        Resolver { queries: Slab::new(Kind::Dns, QUERIES) }
+    /// Beyond `limit` queries under way, new ones fail.
+    pub fn new(limit: usize) -> Resolver {
+        Resolver { queries: Slab::new(Kind::Dns, limit) }
     }
 
     /// A message from the guest.
@@ -147,6 +146,11 @@ impl Resolver {
         }
         let query = self.queries.remove(key)?;
         deliver(core, query.asker, &names::server_failure(&query.message))
+    }
+
+    /// When the owner's current timer goes off; `None` if there is no such owner or timer.
+    pub fn armed(&self, key: Key) -> Option<Instant> {
+        self.queries.get(key)?.armed
     }
 
     /// A query's timer went off.

@@ -163,6 +163,14 @@ impl Forwards {
         true
     }
 
+    /// When the owner's current timer goes off; `None` if there is no such owner or timer.
+    pub fn armed(&self, key: Key) -> Option<Instant> {
+        match key.kind {
+            Kind::Forward => self.listeners.get(key.index())?.armed,
+            _ => self.peers.get(key)?.armed,
+        }
+    }
+
     /// A peer's timer went off.
     pub fn expire(&mut self, core: &mut Core, key: Key, at: Instant) {
         let Some(peer) = self.peers.get_mut(key) else { return };

@@ -16,8 +16,7 @@ const ECHO_REPLY: u8 = 0;
 const UNREACHABLE: u8 = 3;
 const ECHO_REQUEST: u8 = 8;
 const HEADER: usize = 8;
-/// Echo sockets, and how long each lives without a request.
-const PINGS: usize = 64;
+/// How long an echo socket lives without a request.
 const PING_IDLE: Duration = Duration::from_secs(30);
 /// The largest error message's quote: RFC 1812 wants errors within 576 bytes.
 const QUOTE: usize = 548;
@@ -104,8 +103,9 @@ struct Ping {
 }
 
 impl Pings {
-    pub fn new() -> Pings {
-        Pings { table: Slab::new(Kind::Ping, PINGS) }
+    /// Beyond `limit` sockets, one that was idle for long makes room.
+    pub fn new(limit: usize) -> Pings {
+        Pings { table: Slab::new(Kind::Ping, limit) }
     }
 
     /// An ICMP packet of the guest's.
@@ -184,6 +184,11 @@ impl Pings {
             let guest = core.guest();
             push(core, ping.to, guest, head, &message[HEADER..]);
         }
+    }
+
+    /// When the owner's current timer goes off; `None` if there is no such owner or timer.
+    pub fn armed(&self, key: Key) -> Option<Instant> {
+        self.table.get(key)?.armed
     }
 
     /// A socket's timer went off.

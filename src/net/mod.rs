@@ -9,7 +9,7 @@
 //! - [`tcp`], [`flow`], [`session`]: TCP flows as smoltcp sockets, spliced to host sockets or sessions.
 //! - [`udp`], [`icmp`], [`dns`], [`forward`]: flows of datagrams, echo, forwarded queries, listeners.
 //! - [`outbox`]: the bounded queue to the guest, its buffer pool and the offloads.
-//! - [`fragments`], [`wire`], [`host`], [`core`], [`slab`]: what they share.
+//! - [`fragments`], [`wire`], [`host`], [`core`], [`slab`], [`limits`]: what they share.
 //!
 //! # Trust
 //!
@@ -38,6 +38,7 @@ mod fragments;
 mod host;
 mod icmp;
 mod ipv6;
+mod limits;
 mod llmnr;
 mod names;
 mod ntp;

@@ -58,6 +58,25 @@ fn what_is_answered_here() {
 }
 
 #[test]
+fn another_implementation_reads_the_replies() {
+    use simple_dns::Packet;
+    use simple_dns::rdata::RData;
+    let data = |name: &str, kind| {
+        let Verdict::Answer(reply) = resolve(&config(), &dns_query(3, name, kind)) else { panic!() };
+        let packet = Packet::parse(&reply).unwrap();
+        assert_eq!((packet.id(), packet.questions.len(), packet.answers.len()), (3, 1, 1));
+        assert_eq!(packet.answers[0].name.to_string(), name);
+        match &packet.answers[0].rdata {
+            RData::A(a) => Ipv4Addr::from(a.address).to_string(),
+            RData::PTR(name) => name.0.to_string(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(data("ip-10-0-0-7.ec2.internal", A), "10.0.0.7");
+    assert_eq!(data("7.0.0.10.in-addr.arpa", PTR), "ip-10-0-0-7.ec2.internal");
+}
+
+#[test]
 fn edns_is_answered_with_edns() {
     let mut query = dns_query(1, "ip-10-0-0-5.ec2.internal", A);
     query[11] = 1;

@@ -14,6 +14,7 @@ use super::dns::{self, Asker, Resolved, Resolver};
 use super::forward::Forwards;
 use super::fragments::Fragments;
 use super::icmp::{Pings, Unreachable, unreachable};
+use super::limits::Limits;
 use super::slab::{Key, Kind};
 use super::tcp::TcpFlows;
 use super::udp::UdpFlows;
@@ -28,6 +29,10 @@ const ROUNDS: usize = 4;
 const SCRATCH: usize = 64 << 10;
 const NTP_PORT: u16 = 123;
 
+/// The longest time between looks while flows wait for the guest to take frames.
+const BLOCKED: Duration = Duration::from_millis(20);
+/// The fewest entries at which dead ones are looked for.
+const LEAST_STALE: usize = 4096;
 /// The network behind one NIC.
 pub struct Network {
     core: Core,
@@ -37,6 +42,8 @@ pub struct Network {
     resolver: Resolver,
     forwards: Forwards,
     fragments: Fragments,
+    /// At this many entries, the timers and the queue of blocked flows are cleared of the dead.
+    stale: usize,
     scratch: Vec<u8>,
 }
 
@@ -54,15 +61,17 @@ impl Network {
         getrandom::fill(&mut seed)
             .map_err(|error| NetError::Host { what: "random numbers", source: std::io::Error::other(error) })?;
         let mut core = Core::new(config, epoll);
-        let tcp = TcpFlows::new(&mut core, u64::from_ne_bytes(seed));
+        let limits = Limits::of_this_process();
+        let tcp = TcpFlows::new(&mut core, u64::from_ne_bytes(seed), limits.tcp);
         Ok(Network {
             core,
             tcp,
-            udp: UdpFlows::new(),
-            pings: Pings::new(),
-            resolver: Resolver::new(),
+            udp: UdpFlows::new(limits.udp),
+            pings: Pings::new(limits.pings),
+            resolver: Resolver::new(limits.dns),
             forwards,
             fragments: Fragments::default(),
+            stale: LEAST_STALE,
             scratch: vec![0; SCRATCH],
         })
     }
@@ -77,9 +86,19 @@ impl Network {
         self.tcp.len()
     }
 
+    /// Frames that were dropped because the guest took none for long.
+    pub fn dropped_frames(&self) -> u64 {
+        self.core.out.dropped
+    }
+
     /// UDP flows at the moment.
     pub fn udp_flows(&self) -> usize {
         self.udp.len()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn entries(&self) -> (usize, usize) {
+        (self.core.timers.len(), self.core.blocked.len())
     }
 
     #[cfg(test)]
@@ -172,6 +191,11 @@ impl Network {
         }
         if let Some(reply) = dhcp::answer(config, message) {
             let source = (config.gateway_ip, dhcp::SERVER_PORT);
+            if reply.leased
+                && let Some(tell) = &config.on_lease
+            {
+                tell();
+            }
             self.core.out.push_udp(source, (reply.to, dhcp::CLIENT_PORT), TTL, &reply.message);
         }
     }
@@ -274,6 +298,26 @@ impl Network {
         }
     }
 
+    /// Drop what belongs to flows that are gone, once half of all may be of that kind: a guest that makes and forgets
+    /// flows quickly must not fill our memory.
+    fn sweep(&mut self) {
+        if self.core.timers.len().max(self.core.blocked.len()) < self.stale {
+            return;
+        }
+        let (tcp, udp, pings) = (&self.tcp, &self.udp, &self.pings);
+        let (resolver, forwards) = (&self.resolver, &self.forwards);
+        let armed = |key: Key| match key.kind {
+            Kind::Tcp => tcp.armed(key),
+            Kind::Udp => udp.armed(key),
+            Kind::Ping => pings.armed(key),
+            Kind::Dns => resolver.armed(key),
+            Kind::Forward | Kind::Peer => forwards.armed(key),
+        };
+        self.core.timers.retain(|at, key| armed(key) == Some(at));
+        self.core.blocked.retain(|&key| tcp.is_blocked(key) || udp.is_blocked(key));
+        self.stale = (2 * self.core.timers.len().max(self.core.blocked.len())).max(LEAST_STALE);
+    }
+
     /// Let flows go on that waited for room, each at most once.
     fn unblock(&mut self) {
         for _ in 0..self.core.blocked.len() {
@@ -307,6 +351,7 @@ impl NetBackend for Network {
         self.core.set_now(now);
         self.frame(frame, offload);
         self.requests();
+        self.sweep();
     }
 
     fn receive(&mut self) -> Option<Frame> {
@@ -344,7 +389,12 @@ impl NetBackend for Network {
         if more || (!self.core.blocked.is_empty() && self.core.out.has_room()) {
             return Some(Duration::ZERO);
         }
-        self.core.timers.next().map(|at| at.saturating_duration_since(now))
+        let next = self.core.timers.next().map(|at| at.saturating_duration_since(now));
+        if self.core.blocked.is_empty() {
+            return next;
+        }
+        // They go on in `receive`, and may set timers there that this answer can't know.
+        Some(next.map_or(BLOCKED, |next| next.min(BLOCKED)))
     }
 
     fn event_fd(&self) -> RawFd {

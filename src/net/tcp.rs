@@ -24,9 +24,7 @@ use super::session::Session;
 use super::slab::{Key, Kind, Slab};
 use super::wire::{self, Ipv4, be16};
 
-/// Connections at a time.
-const FLOWS: usize = 4096;
-/// Those that end in this process.
+/// Connections that end in this process.
 const SESSIONS: usize = 256;
 /// Each direction's buffer while there are few flows, and when there are many (they bound the memory a guest can take).
 const BUFFER: usize = 256 << 10;
@@ -55,12 +53,13 @@ pub(crate) struct TcpFlows {
 }
 
 impl TcpFlows {
-    pub fn new(core: &mut Core, seed: u64) -> TcpFlows {
+    /// Beyond `limit` flows, new ones are refused.
+    pub fn new(core: &mut Core, seed: u64, limit: usize) -> TcpFlows {
         TcpFlows {
             iface: interface(core, seed),
             seed,
             index: HashMap::new(),
-            flows: Slab::new(Kind::Tcp, FLOWS),
+            flows: Slab::new(Kind::Tcp, limit),
             sessions: 0,
             nobody: SocketSet::new(Vec::new()),
             next_port: EPHEMERAL.start + (seed % 20_000) as u16,
@@ -306,6 +305,15 @@ impl TcpFlows {
             core.request(key, next);
         }
         self.service(core, key);
+    }
+
+    /// When the owner's current timer goes off; `None` if there is no such owner or timer.
+    pub fn armed(&self, key: Key) -> Option<Instant> {
+        self.flows.get(key)?.armed
+    }
+
+    pub fn is_blocked(&self, key: Key) -> bool {
+        self.flows.get(key).is_some_and(|flow| flow.blocked)
     }
 
     /// The number of flows.

@@ -45,6 +45,7 @@ pub(crate) fn config() -> NetConfig {
         ntp: Some(NTP),
         services: vec![(SocketAddrV4::new(IMDS, 80), Arc::new(Shout))],
         host_alias: Some((ALIAS, IpAddr::V4(Ipv4Addr::LOCALHOST))),
+        on_lease: None,
     }
 }
 

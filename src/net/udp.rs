@@ -14,8 +14,6 @@ use super::icmp::{Unreachable, unreachable, unreachable_flow};
 use super::slab::{Key, Kind, Slab};
 use super::wire::{self, TTL};
 
-/// Flows at a time; beyond, one that was idle for long makes room.
-const FLOWS: usize = 1024;
 /// Until a reply came, and after: what a connection tracker uses.
 const UNREPLIED: Duration = Duration::from_secs(30);
 const IDLE: Duration = Duration::from_secs(120);
@@ -42,8 +40,9 @@ struct Flow {
 }
 
 impl UdpFlows {
-    pub fn new() -> UdpFlows {
-        UdpFlows { index: HashMap::new(), flows: Slab::new(Kind::Udp, FLOWS) }
+    /// Beyond `limit` flows, one that was idle for long makes room.
+    pub fn new(limit: usize) -> UdpFlows {
+        UdpFlows { index: HashMap::new(), flows: Slab::new(Kind::Udp, limit) }
     }
 
     /// A datagram from the guest's `port` to `to`, which lies at `host` on the host's side. `packet` is quoted in errors.
@@ -76,9 +75,10 @@ impl UdpFlows {
         };
         flow.deadline = core.now + idle;
         core.timers.arm(key, flow.deadline, &mut flow.armed);
-        // An error that a former datagram met is reported first; this one has not been sent then.
         let mut sent = host::transmit(&flow.fd, payload);
         if let Err(Errno::CONNREFUSED) = sent {
+            // That is what a former datagram met; this one has not been sent.
+            unreachable_flow(core, Unreachable::Port, wire::UDP, port, to, 0);
             sent = host::transmit(&flow.fd, payload);
         }
         if let Err(error) = sent
@@ -144,6 +144,15 @@ impl UdpFlows {
             flow.blocked = true;
             core.blocked.push_back(key);
         }
+    }
+
+    /// When the owner's current timer goes off; `None` if there is no such owner or timer.
+    pub fn armed(&self, key: Key) -> Option<Instant> {
+        self.flows.get(key)?.armed
+    }
+
+    pub fn is_blocked(&self, key: Key) -> bool {
+        self.flows.get(key).is_some_and(|flow| flow.blocked)
     }
 
     /// The number of flows.

@@ -1,13 +1,15 @@
 //! UDP, ICMP, and the services that answer a single datagram.
 
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use smoltcp::socket::udp;
 use smoltcp::wire::{IpAddress, IpEndpoint};
 
 use crate::net::testing::*;
-use crate::net::{arp, dhcp, llmnr, wire};
+use crate::net::{NetConfig, arp, dhcp, llmnr, wire};
 use crate::vmm::backend::{NetBackend, Offload, PartialChecksum};
 
 /// A UDP server on the host's loopback; its port.
@@ -144,7 +146,12 @@ fn other_senders_and_wrong_checksums_are_dropped() {
 
 #[test]
 fn dhcp_works_before_the_guest_has_an_address() {
-    let mut guest = TestGuest::new(config());
+    let leases = Arc::new(AtomicUsize::new(0));
+    let count = leases.clone();
+    let on_lease = Arc::new(move || {
+        count.fetch_add(1, Ordering::Relaxed);
+    });
+    let mut guest = TestGuest::new(NetConfig { on_lease: Some(on_lease), ..config() });
     let mut discover = vec![0; 240];
     discover[..3].copy_from_slice(&[1, 1, 6]);
     discover[28..34].copy_from_slice(&GUEST_MAC);
@@ -165,6 +172,13 @@ fn dhcp_works_before_the_guest_has_an_address() {
         assert_eq!((reply.source, reply.destination), (dhcp::SERVER_PORT, dhcp::CLIENT_PORT));
         assert_eq!(reply.payload[16..20], GUEST.octets());
     }
+    assert_eq!(leases.load(Ordering::Relaxed), 0, "an offer is no lease");
+    // Renewing, with the address in ciaddr.
+    discover[12..16].copy_from_slice(&GUEST.octets());
+    discover[242] = 3;
+    let renewal = udp_frame((GUEST, dhcp::CLIENT_PORT), (GATEWAY, dhcp::SERVER_PORT), &discover);
+    assert_eq!(guest.exchange(&renewal).len(), 1);
+    assert_eq!(leases.load(Ordering::Relaxed), 1);
 }
 
 #[test]
@@ -253,7 +267,7 @@ fn idle_udp_flows_end_and_the_table_is_bounded() {
 
 #[test]
 fn the_alias_is_off_unless_given() {
-    let mut guest = TestGuest::new(crate::net::NetConfig { host_alias: None, ..config() });
+    let mut guest = TestGuest::new(NetConfig { host_alias: None, ..config() });
     let (host, port) = server();
     host.set_nonblocking(true).unwrap();
     let to = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);

@@ -84,6 +84,28 @@ fn offload() -> impl Strategy<Value = Offload> {
     )
 }
 
+#[test]
+fn flows_made_and_forgotten_leave_nothing_behind() {
+    let mut guest = TestGuest::new(closed());
+    let now = Instant::now();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    for i in 0..20_000u32 {
+        // A SYN, then a reset; nothing is taken from the queue.
+        for flags in [2, 4] {
+            let mut bytes = [(1000 + (i % 500) as u16).to_be_bytes(), port.to_be_bytes()].concat();
+            bytes.extend(if flags == 2 { 7u32 } else { 8 }.to_be_bytes());
+            bytes.extend([0, 0, 0, 0, 0x50, flags, 16, 0, 0, 0, 0, 0]);
+            let offload = Offload { checksum_valid: true, ..Offload::default() };
+            let to = if i % 2 == 0 { ALIAS } else { IMDS };
+            guest.net.transmit(&ip_frame(GUEST, to, wire::TCP, &bytes), offload, now);
+        }
+        guest.net.transmit(&udp_frame((GUEST, i as u16 | 1), (ALIAS, 9), b"x"), Offload::default(), now);
+    }
+    let (timers, blocked) = guest.net.entries();
+    assert!(timers < 10_000 && blocked < 10_000, "{timers} {blocked}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
