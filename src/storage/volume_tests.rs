@@ -79,7 +79,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
+    #![proptest_config(ProptestConfig::with_cases(80))]
     /// The volume against a vector. After a crash each sector has the flushed content or a later one.
     #[test]
     fn behaves_as_a_vector(steps in steps()) {
@@ -313,4 +313,28 @@ fn a_volume_can_be_a_base() {
     expected[512..1024].fill(9);
     expected[1024..1536].fill(8);
     assert!(all(&upper) == expected);
+}
+
+#[test]
+#[ignore = "needs two unused block devices of 1 MiB or more: AMIABLE_TEST_BLOCK_DEVICES=DATA:MAP"]
+fn block_devices_do_as_well_as_files() {
+    let devices = std::env::var("AMIABLE_TEST_BLOCK_DEVICES").expect("AMIABLE_TEST_BLOCK_DEVICES names two devices");
+    let (data, map) = devices.split_once(':').unwrap();
+    let rig = Rig { paths: VolumePaths { data: data.into(), map: map.into() }, ..Rig::new() };
+    let mut expected = base_content();
+    expected.resize(SIZE, 0);
+    // Twice: the second volume must not see what the first has left.
+    for round in 1..3u8 {
+        let volume = rig.create();
+        assert!(all(&volume) == expected);
+        write(&volume, 512, &[round; 8192]);
+        volume.write_zeroes(70 * 4096, 8192, true).unwrap();
+        volume.write_zeroes(8192, 4096, true).unwrap();
+        volume.discard(4096, 4096).unwrap();
+        volume.flush().unwrap();
+        let now = all(&volume);
+        assert_eq!((now[600], now[8192], now[3 * 4096]), (round, 0, expected[3 * 4096]));
+        drop(volume);
+        assert!(all(&rig.open(OpenMode::ReadOnly)) == now);
+    }
 }
