@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
     fn runs_agree_with_a_set(ranges in prop::collection::vec((0u64..80_000, 0u64..5_000), 0..12), probes in prop::collection::vec((0u64..80_000, 1u64..40_000), 1..20)) {
         let len = 80_000;

@@ -23,22 +23,33 @@ pub fn lock(file: &File, path: &Path, exclusive: bool) -> Result<(), StorageErro
 
 /// Name who holds the lock, as `/proc/locks` tells it (proc_locks(5)).
 fn holder(file: &File) -> String {
-    let pid = file.metadata().ok().and_then(|metadata| {
-        let (dev, ino) = (metadata.dev(), metadata.ino());
-        let wanted = format!("{:02x}:{:02x}:{ino}", rustix::fs::major(dev), rustix::fs::minor(dev));
-        let locks = BufReader::new(File::open("/proc/locks").ok()?);
-        locks.lines().map_while(Result::ok).find_map(|line| {
-            // 1: FLOCK  ADVISORY  WRITE 1234 fd:00:5678 0 EOF
-            let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-            match fields[..] {
-                [_, "FLOCK", _, _, pid, id, ..] if id == wanted => pid.parse::<u32>().ok().filter(|pid| *pid != 0),
-                _ => None,
-            }
-        })
-    });
-    let Some(pid) = pid else { return "another process".into() };
+    let Some(pid) = holder_pid(file) else { return "another process".into() };
     match std::fs::read_to_string(format!("/proc/{pid}/comm")) {
         Ok(name) => format!("process {pid} ({})", name.trim_end()),
         Err(_) => format!("process {pid}"),
     }
+}
+
+fn holder_pid(file: &File) -> Option<u32> {
+    let metadata = file.metadata().ok()?;
+    let (dev, ino) = (metadata.dev(), metadata.ino());
+    let device = format!("{:02x}:{:02x}", rustix::fs::major(dev), rustix::fs::minor(dev));
+    let locks = BufReader::new(File::open("/proc/locks").ok()?);
+    locks.lines().map_while(Result::ok).find_map(|line| {
+        // 1: FLOCK  ADVISORY  WRITE 1234 fd:00:5678 0 EOF
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        let [_, "FLOCK", _, _, pid, id, ..] = fields[..] else { return None };
+        let (on, inode) = id.rsplit_once(':')?;
+        let pid: u32 = pid.parse().ok().filter(|pid| *pid != 0)?;
+        // Btrfs has another device number there than in stat(2).
+        let same = inode.parse() == Ok(ino) && (on == device || has_open(pid, dev, ino));
+        same.then_some(pid)
+    })
+}
+
+fn has_open(pid: u32, dev: u64, ino: u64) -> bool {
+    let Ok(files) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    files.flatten().any(|entry| {
+        std::fs::metadata(entry.path()).is_ok_and(|metadata| metadata.dev() == dev && metadata.ino() == ino)
+    })
 }

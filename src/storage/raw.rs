@@ -111,3 +111,7 @@ impl BlockBackend for RawImage {
         self.file.punch(offset, length).map(|_| ())
     }
 }
+
+#[cfg(test)]
+#[path = "raw_tests.rs"]
+mod tests;

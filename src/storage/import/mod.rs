@@ -171,5 +171,7 @@ fn read_full(stream: &mut dyn Read, buf: &mut [u8]) -> io::Result<usize> {
 }
 
 #[cfg(test)]
+mod test_images;
+#[cfg(test)]
 #[path = "import_tests.rs"]
 mod tests;

@@ -129,7 +129,7 @@ impl Grains<'_> {
         let mut at = 0;
         while at < size {
             let number = at / grain_bytes;
-            if number % TABLE_ENTRIES == 0 {
+            if number.is_multiple_of(TABLE_ENTRIES) {
                 let mut entry = [0; 4];
                 let entry_at = directory.saturating_add(number / TABLE_ENTRIES * 4);
                 self.input.read_at(entry_at, &mut entry)?;

@@ -17,6 +17,8 @@ use super::{ImportError, Progress};
 pub const BLOCK: u64 = 4096;
 /// What importers hand over at a time.
 pub const CHUNK: usize = 1 << 20;
+/// How far the file is made longer than what is written, where the end is not known.
+const AHEAD: u64 = 1 << 30;
 /// Bytes between two calls of the progress function.
 const REPORT_EVERY: u64 = 8 << 20;
 
@@ -29,6 +31,8 @@ pub struct Writer<'a> {
     digest: Sha256,
     at: u64,
     size: Option<u64>,
+    /// The file's present length.
+    length: u64,
     /// The file has the content already.
     cloned: bool,
     progress: Progress<'a>,
@@ -46,6 +50,7 @@ impl<'a> Writer<'a> {
             digest: Sha256::new(),
             at: 0,
             size: None,
+            length: 0,
             cloned: false,
             progress,
             reported: 0,
@@ -54,9 +59,14 @@ impl<'a> Writer<'a> {
 
     /// Say how large the disk is, when that is known from the start.
     pub fn set_size(&mut self, size: u64) -> Result<(), ImportError> {
-        self.file.set_len(size).map_err(|error| self.error(error))?;
+        self.set_length(size)?;
         self.size = Some(size);
         self.report(true)
+    }
+
+    fn set_length(&mut self, length: u64) -> Result<(), ImportError> {
+        self.length = length;
+        self.file.set_len(length).map_err(|error| self.error(error))
     }
 
     /// Share the blocks of `source` where the file system can (ioctl_ficlonerange(2)). The content is still to be
@@ -74,6 +84,11 @@ impl<'a> Writer<'a> {
     /// The next bytes. All but the last ones are a multiple of [`BLOCK`].
     pub fn data(&mut self, bytes: &[u8]) -> Result<(), ImportError> {
         const ZEROS: [u8; BLOCK as usize] = [0; BLOCK as usize];
+        let end = self.at + bytes.len() as u64;
+        if end > self.length {
+            // Some file systems allocate ahead of a file that grows, and what is then left out is no hole.
+            self.set_length(end.saturating_add(AHEAD))?;
+        }
         // Where the blocks not yet written begin that are not zeros.
         let mut pending = None;
         let mut offset = 0;
@@ -88,7 +103,7 @@ impl<'a> Writer<'a> {
             offset += block.len();
         }
         self.write(bytes, pending, offset)?;
-        self.at += bytes.len() as u64;
+        self.at = end;
         self.report(false)
     }
 
@@ -115,7 +130,7 @@ impl<'a> Writer<'a> {
     /// Make it durable and give it its name. Answers its size, what it takes on disk, and its digest.
     pub fn finish(mut self) -> Result<(u64, u64, String), ImportError> {
         let size = self.size.unwrap_or_else(|| self.at.next_multiple_of(512));
-        self.file.set_len(size).map_err(|error| self.error(error))?;
+        self.set_length(size)?;
         self.digest.update(size.to_le_bytes());
         let finished = (|| {
             // The base of volumes: nobody writes it any more.

@@ -96,12 +96,12 @@ impl CatalogueImage {
     /// Ask the distributor which file is the newest, and for its checksum.
     pub fn resolve(&self, client: &Client) -> Result<Remote, PullError> {
         match self.source {
-            Manifest(url) => self.from_manifest(client, url),
-            Folder(url, ending) => self.from_folder(client, url, ending),
+            Manifest(url) => self.newest_in_manifest(client, url),
+            Folder(url, ending) => self.newest_in_folder(client, url, ending),
         }
     }
 
-    pub(super) fn from_manifest(&self, client: &Client, url: &str) -> Result<Remote, PullError> {
+    pub(super) fn newest_in_manifest(&self, client: &Client, url: &str) -> Result<Remote, PullError> {
         let (text, url) = client.text(url)?;
         let names = parse_manifest(&text);
         let (name, checksum) = names
@@ -112,7 +112,7 @@ impl CatalogueImage {
         Ok(Remote { url: join(&url, &name), file_name: name, checksum: Some(checksum) })
     }
 
-    pub(super) fn from_folder(&self, client: &Client, url: &str, ending: &str) -> Result<Remote, PullError> {
+    pub(super) fn newest_in_folder(&self, client: &Client, url: &str, ending: &str) -> Result<Remote, PullError> {
         let (page, url) = client.text(url)?;
         let name = page
             .split("href=\"")

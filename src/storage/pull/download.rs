@@ -65,7 +65,7 @@ impl Client {
                         continue;
                     }
                     part.remove();
-                    let expected = expected.clone();
+                    let (expected, found) = (expected.to_string(), found.to_string());
                     return Err(PullError::WrongChecksum { url: remote.url.clone(), expected, found });
                 }
                 _ => return part.finish(target, found),

@@ -3,8 +3,6 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::Checksum;
-
 /// An error of a pull.
 #[derive(Debug, thiserror::Error)]
 pub enum PullError {
@@ -70,9 +68,9 @@ pub enum PullError {
         /// The address.
         url: String,
         /// Published.
-        expected: Checksum,
+        expected: String,
         /// Computed.
-        found: Checksum,
+        found: String,
     },
     /// More than allowed.
     #[error("{url} is larger than {max} bytes")]

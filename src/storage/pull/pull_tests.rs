@@ -226,12 +226,12 @@ fn the_newest_image_of_a_manifest_behind_a_redirect() {
     rig.server.put("/os-images/2023.12/kvm/SHA256SUMS", Page::ok(manifest));
     let location = Some("/os-images/2023.12/kvm/SHA256SUMS".into());
     let url = rig.server.put("/os-images/latest/kvm/SHA256SUMS", Page { status: 302, location, ..Page::ok("") });
-    let remote = image.from_manifest(&rig.client, &url).unwrap();
+    let remote = image.newest_in_manifest(&rig.client, &url).unwrap();
     assert_eq!(remote.url, format!("{}/os-images/2023.12/kvm/{newer}", rig.server.url));
     assert_eq!((remote.file_name, remote.checksum), (newer, Some(new)));
     // Nothing that fits: say what was looked for.
     let url = rig.server.put("/SUMS", Page::ok("404 not found, but as 200"));
-    let text = image.from_manifest(&rig.client, &url).unwrap_err().to_string();
+    let text = image.newest_in_manifest(&rig.client, &url).unwrap_err().to_string();
     assert!(text.contains("al2023-kvm-2023.") && text.contains("image import"), "{text}");
 }
 
@@ -247,7 +247,7 @@ fn the_newest_image_of_a_folder() {
     let url = rig.server.put("/cloud/", Page::ok(links));
     let hex = sum(b"image").to_string()[7..].to_string();
     rig.server.put(&format!("/cloud/{}.sha512", name("10")), Page::ok(format!("{hex}\n")));
-    let remote = image.from_folder(&rig.client, &url, ".sha512").unwrap();
+    let remote = image.newest_in_folder(&rig.client, &url, ".sha512").unwrap();
     assert_eq!(remote.url, format!("{}/cloud/{}", rig.server.url, name("10")));
     assert_eq!(remote.checksum, Some(sum(b"image")));
 }
