@@ -1,3 +1,9 @@
 //! The amiable command: arguments in, exit status out.
 
-fn main() {}
+use amiable::emulate;
+
+fn main() {
+    if emulate::init::is_init() {
+        emulate::init::main()
+    }
+}

@@ -1,0 +1,142 @@
+//! The QEMU command line of the emulated host.
+
+use std::ffi::OsString;
+use std::net::SocketAddrV4;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use super::channel::PORT_NAME;
+
+/// Drives have PCI slots of their own, from [`FIRST_DRIVE_SLOT`] on.
+pub const MAX_DRIVES: usize = 14;
+const FIRST_DRIVE_SLOT: usize = 0x10;
+
+/// What a guest's flush means for a writable drive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Cache {
+    /// Nothing: the quickest. For drives that a crash of the outer host may spoil.
+    #[default]
+    Unsafe,
+    /// The data reaches the disk.
+    Writeback,
+}
+
+/// A file or block device of the outer host, raw, as `/dev/vda`, `/dev/vdb`, … inside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drive {
+    /// Where it is outside.
+    pub path: PathBuf,
+    /// Whether the inside may only read it.
+    pub read_only: bool,
+    /// What flushes mean.
+    pub cache: Cache,
+}
+
+/// TCP or UDP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// A port of the outer host that leads to a port of the emulated host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forward {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Where the outer host listens.
+    pub host: SocketAddrV4,
+    /// The port inside.
+    pub port: u16,
+}
+
+/// All that decides the command line.
+#[derive(Debug)]
+pub(super) struct Config<'a> {
+    pub kernel: &'a Path,
+    pub initramfs: &'a Path,
+    pub memory_mib: u32,
+    pub cpus: u32,
+    pub icount: bool,
+    pub drives: &'a [Drive],
+    pub forwards: &'a [Forward],
+}
+
+/// QEMU's arguments. Its standard input must be a connected socket (the channel); the serial console goes to its
+/// standard output.
+pub(super) fn arguments(config: &Config) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = Vec::new();
+    let mut add = |words: &[&str]| arguments.extend(words.iter().map(OsString::from));
+    add(&["-no-user-config", "-nodefaults", "-display", "none", "-no-reboot"]);
+    // With icount the clock counts instructions, 1 ns each: figures repeat whatever else the outer host does.
+    if config.icount {
+        add(&["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]);
+    } else {
+        add(&["-accel", "tcg,thread=multi"]);
+    }
+    // Nested SVM with nested paging. Without erms the kernel copies in ways that TCG translates better; without la57
+    // its page tables have one level less.
+    add(&["-cpu", "max,+svm,+npt,-erms,-la57"]);
+    add(&["-m", &config.memory_mib.to_string(), "-smp", &config.cpus.to_string()]);
+    add(&["-chardev", "file,id=console,path=/dev/stdout", "-serial", "chardev:console"]);
+    add(&["-chardev", "socket,id=channel,fd=0"]);
+    add(&["-device", "virtio-serial-pci,addr=0x3,max_ports=2"]);
+    add(&["-device", &format!("virtserialport,nr=1,chardev=channel,name={PORT_NAME}")]);
+    add(&["-netdev", &netdev(config.forwards), "-device", "virtio-net-pci,addr=0x4,netdev=net,romfile="]);
+    add(&["-append", "console=ttyS0 quiet panic=-1 reboot=k mitigations=off"]);
+    add(&["-kernel"]);
+    arguments.push(config.kernel.into());
+    arguments.push("-initrd".into());
+    arguments.push(config.initramfs.into());
+    for (n, drive) in config.drives.iter().enumerate() {
+        arguments.push("-drive".into());
+        arguments.push(drive_option(n, drive));
+        arguments.push("-device".into());
+        arguments.push(format!("virtio-blk-pci,addr={:#x},drive=drive{n}", FIRST_DRIVE_SLOT + n).into());
+    }
+    arguments
+}
+
+fn netdev(forwards: &[Forward]) -> String {
+    let mut option = "user,id=net".to_owned();
+    for forward in forwards {
+        let protocol = match forward.protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        };
+        option += &format!(",hostfwd={protocol}:{}:{}-:{}", forward.host.ip(), forward.host.port(), forward.port);
+    }
+    option
+}
+
+fn drive_option(n: usize, drive: &Drive) -> OsString {
+    let cache = match drive.cache {
+        Cache::Unsafe => "unsafe",
+        Cache::Writeback => "writeback",
+    };
+    let read_only = if drive.read_only { "on" } else { "off" };
+    let mut option =
+        format!("if=none,id=drive{n},driver=raw,readonly={read_only},cache={cache},discard=unmap,file.driver=")
+            .into_bytes();
+    option.extend_from_slice(if is_block_device(&drive.path) { b"host_device" } else { b"file" });
+    option.extend_from_slice(b",file.filename=");
+    // QEMU reads a doubled comma as a comma.
+    for byte in drive.path.as_os_str().as_bytes() {
+        option.push(*byte);
+        if *byte == b',' {
+            option.push(b',');
+        }
+    }
+    OsString::from_vec(option)
+}
+
+fn is_block_device(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    path.metadata().is_ok_and(|metadata| metadata.file_type().is_block_device())
+}
+
+#[cfg(test)]
+#[path = "qemu_tests.rs"]
+mod tests;
