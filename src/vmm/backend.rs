@@ -69,7 +69,11 @@ pub struct Frame {
 
 /// The network behind a NIC. It belongs to the NIC's thread alone.
 pub trait NetBackend: Send {
-    /// A frame from the guest.
+    /// What the guest's driver accepts, once it is known: frames whose checksum is [`Offload::checksum`]
+    /// (VIRTIO_NET_F_GUEST_CSUM) and frames to be cut by [`Offload::tcp_segment`] (VIRTIO_NET_F_GUEST_TSO4). A back end
+    /// uses neither before it is told, and neither again after a call that says so (a driver that was reset).
+    fn set_guest_offload(&mut self, _checksum: bool, _tcp_segment: bool) {}
+    /// A frame from the guest. Answers may be ready for [`receive`](Self::receive) at once.
     fn transmit(&mut self, frame: &[u8], offload: Offload, now: Instant);
     /// The next frame for the guest. Called only when the guest has room for one; what is not fetched stays queued
     /// (bounded) in the back end.

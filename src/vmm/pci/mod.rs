@@ -9,7 +9,7 @@ pub mod config;
 pub mod msix;
 pub mod root;
 #[cfg(test)]
-pub mod testing;
+pub(crate) mod testing;
 
 use config::ConfigSpace;
 
