@@ -1,4 +1,130 @@
-//! Guest memory: one mapping per RAM range of the guest-physical address space.
+//! Guest memory: one anonymous private mapping per RAM range of the guest-physical address space.
+//!
+//! Nothing is touched before it is needed: pages appear as the guest uses them. Files (an unpacked kernel, an initial RAM
+//! disk) are mapped privately over the RAM, so that starting costs no copy and instances share the pages that they do not
+//! write. One of the few files with `unsafe` code.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
+
+use super::layout;
 
 /// The guest's RAM. Cheap to clone: the regions are shared.
 pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;
+
+/// The unit of mappings.
+pub const PAGE_SIZE: u64 = 4096;
+
+/// Why guest memory could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    /// The size is not a multiple of 1 MiB, or too small for a kernel.
+    #[error("{0} bytes of guest memory: it must be a multiple of 1 MiB, and 16 MiB at least")]
+    Size(u64),
+    /// The host refused the mapping.
+    #[error("cannot map {0} bytes of guest memory")]
+    Map(u64, #[source] vm_memory::mmap::FromRangesError),
+    /// A range outside the guest's RAM.
+    #[error("{1:#x} bytes at {0:#x} are not within guest memory")]
+    Outside(u64, u64),
+    /// Addresses or offsets that are not page-aligned.
+    #[error("a file can be mapped at page boundaries only, not from {1:#x} to {0:#x}")]
+    Unaligned(u64, u64),
+    /// The host refused to map the file.
+    #[error("cannot map a file into guest memory at {0:#x}")]
+    MapFile(u64, #[source] io::Error),
+}
+
+/// Map `memory` bytes of RAM as [`layout::ram_ranges`] says.
+pub fn allocate(memory: u64) -> Result<GuestMemory, MemoryError> {
+    if !memory.is_multiple_of(1 << 20) || memory < 16 << 20 {
+        return Err(MemoryError::Size(memory));
+    }
+    let ranges: Vec<(GuestAddress, usize)> =
+        layout::ram_ranges(memory).into_iter().map(|(start, size)| (GuestAddress(start), size as usize)).collect();
+    GuestMemory::from_ranges(&ranges).map_err(|e| MemoryError::Map(memory, e))
+}
+
+/// Map `length` bytes of `file` from `offset` over guest RAM at `address`. All three are multiples of [`PAGE_SIZE`]. The
+/// guest's writes stay its own. Must happen before the vCPUs run.
+///
+/// The caller answers for it that nobody shortens the file meanwhile: touching a lost page is a bus error.
+pub fn map_file(memory: &GuestMemory, address: u64, file: &File, offset: u64, length: u64) -> Result<(), MemoryError> {
+    if !(address | offset | length).is_multiple_of(PAGE_SIZE) {
+        return Err(MemoryError::Unaligned(address, offset));
+    }
+    if length == 0 {
+        return Ok(());
+    }
+    let outside = || MemoryError::Outside(address, length);
+    let region = memory.find_region(GuestAddress(address)).ok_or_else(outside)?;
+    let last = address.checked_add(length - 1).ok_or_else(outside)?;
+    if last > region.last_addr().0 {
+        return Err(outside());
+    }
+    let host = memory.get_host_address(GuestAddress(address)).map_err(|_| outside())?;
+    let offset = libc::off_t::try_from(offset).map_err(|_| outside())?;
+    // SAFETY: the range [host, host + length) lies within one live region of `memory` (checked above), which owns the
+    // mapping and unmaps all of it when it is dropped. No reference into guest memory exists: it is only ever accessed
+    // through volatile slices and raw pointers, which stay valid as the range stays mapped readable and writable.
+    let mapped = unsafe {
+        libc::mmap(
+            host.cast(),
+            length as usize,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_NORESERVE,
+            file.as_raw_fd(),
+            offset,
+        )
+    };
+    if mapped == libc::MAP_FAILED {
+        return Err(MemoryError::MapFile(address, io::Error::last_os_error()));
+    }
+    Ok(())
+}
+
+/// What a range of the guest-physical address space holds, as the kernel is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum RangeKind {
+    /// Usable RAM.
+    Ram = 1,
+    /// Not for the kernel to use.
+    Reserved = 2,
+}
+
+/// One entry of the memory map (ACPI 6.5 §15; the types' numbers are those of E820).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapEntry {
+    /// First address.
+    pub start: u64,
+    /// Bytes.
+    pub size: u64,
+    /// What it holds.
+    pub kind: RangeKind,
+}
+
+/// The memory map of a machine with `memory` bytes of RAM, ascending. Configuration space is part of it: the kernel
+/// does not use an MCFG table whose range is not reserved.
+pub fn memory_map(memory: u64) -> Vec<MapEntry> {
+    let ram = |start, size| MapEntry { start, size, kind: RangeKind::Ram };
+    let reserved = |start, size| MapEntry { start, size, kind: RangeKind::Reserved };
+    let ranges = layout::ram_ranges(memory);
+    let mut map = vec![
+        ram(0, layout::LOW_RAM_END),
+        reserved(layout::LOW_RAM_END, 0xA_0000 - layout::LOW_RAM_END),
+        reserved(layout::ACPI_TABLES, layout::ACPI_TABLES_SIZE + layout::SMBIOS_SIZE),
+    ];
+    let (_, low) = ranges[0];
+    map.push(ram(layout::HIGH_MEMORY, low - layout::HIGH_MEMORY));
+    map.push(reserved(layout::PCI_ECAM, layout::PCI_ECAM_SIZE));
+    map.extend(ranges[1..].iter().map(|&(start, size)| ram(start, size)));
+    map
+}
+
+#[cfg(test)]
+#[path = "memory_tests.rs"]
+mod tests;

@@ -4,12 +4,22 @@
 //! [`backend`], runs until the guest ends, and says how it ended. A device is a value: it is read, written and told to
 //! process its queues, answers with a [`device::Action`], and never holds the machine.
 
+pub mod acpi;
 pub mod backend;
+pub mod build;
+pub mod bus;
 pub mod config;
 pub mod device;
+pub mod devices;
 pub mod interrupt;
+pub mod kvm;
+pub mod layout;
+pub mod machine;
 pub mod memory;
 pub mod nvme;
 pub mod pci;
+pub mod run;
+pub mod smbios;
 pub mod virtio;
 pub mod volatile_io;
+pub mod x86_64;

@@ -1,0 +1,193 @@
+//! Puts kernel, initial RAM disk, command line and boot structures into guest memory and says how to enter.
+
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError};
+
+use super::boot_params::{BzImageError, SetupHeader};
+use super::elf::{self, ElfError, Segment};
+use super::pvh;
+use super::registers::{self, Entry};
+use crate::vmm::backend::Wait;
+use crate::vmm::config::{Initrd, Kernel};
+use crate::vmm::layout;
+use crate::vmm::memory::{GuestMemory, MapEntry, MemoryError, PAGE_SIZE, map_file};
+use crate::vmm::volatile_io;
+
+/// The longest command line that an x86 kernel takes, without the final NUL.
+const CMDLINE_MAX: usize = 2047;
+
+/// Why the guest's kernel could not be put into memory.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The ELF file is unusable.
+    #[error(transparent)]
+    Elf(#[from] ElfError),
+    /// The bzImage is unusable.
+    #[error(transparent)]
+    BzImage(#[from] BzImageError),
+    /// An ELF kernel without `CONFIG_PVH`.
+    #[error("the kernel has no PVH entry point (built without CONFIG_PVH)")]
+    NoPvhEntry,
+    /// It does not fit.
+    #[error("the kernel needs memory from {0:#x} to {1:#x}, and the machine has RAM from {2:#x} to {3:#x} there")]
+    KernelDoesNotFit(u64, u64, u64, u64),
+    /// It does not fit beside the kernel.
+    #[error("the initial RAM disk of {0} bytes does not fit into memory")]
+    InitrdDoesNotFit(u64),
+    /// Too long.
+    #[error("the kernel command line has {0} bytes, more than the {1} that the kernel takes")]
+    CmdlineTooLong(usize, usize),
+    /// The kernel would see only its start.
+    #[error("the kernel command line contains a NUL byte")]
+    CmdlineNul,
+    /// Reading the kernel or the initial RAM disk failed.
+    #[error("cannot read the {0}")]
+    Read(&'static str, #[source] io::Error),
+    /// Mapping failed.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// Writing into guest memory failed.
+    #[error("cannot write boot data into guest memory")]
+    Write(#[from] GuestMemoryError),
+}
+
+/// Put everything that the kernel finds at its start into `memory`.
+///
+/// `map` is the memory map that the kernel gets, `rsdp` the address of the ACPI root pointer.
+pub fn load(
+    memory: &GuestMemory,
+    kernel: &Kernel,
+    initrd: Option<&Initrd>,
+    cmdline: &str,
+    map: &[MapEntry],
+    rsdp: u64,
+) -> Result<Entry, LoadError> {
+    let low_ram = map.iter().find(|e| e.start == layout::HIGH_MEMORY).map_or(0, |e| e.start + e.size);
+    match kernel {
+        Kernel::Elf(file) => {
+            let (address, kernel_end) = load_elf(memory, file, low_ram)?;
+            let initrd = initrd.map(|i| load_initrd(memory, i, kernel_end, low_ram)).transpose()?;
+            write_cmdline(memory, cmdline, CMDLINE_MAX)?;
+            memory.write_slice(&pvh::memory_map(map), GuestAddress(layout::PVH_MEMMAP))?;
+            let info = pvh::start_info(map.len(), initrd.is_some(), rsdp);
+            memory.write_slice(&info, GuestAddress(layout::PVH_START_INFO))?;
+            if let Some((address, size)) = initrd {
+                memory.write_slice(&pvh::module_list(address, size), GuestAddress(layout::PVH_MODLIST))?;
+            }
+            write_gdt(memory, false)?;
+            Ok(Entry::Pvh { address })
+        }
+        Kernel::BzImage(image) => {
+            let header = SetupHeader::parse(image)?;
+            let kernel_end = header.load_address.saturating_add(header.init_size);
+            check_fit(header.load_address, kernel_end, low_ram)?;
+            let code = image.get(header.kernel_offset..).unwrap_or_default();
+            memory.write_slice(code, GuestAddress(header.load_address))?;
+            let limit = low_ram.min(header.initrd_max.saturating_add(1));
+            let initrd = initrd.map(|i| load_initrd(memory, i, kernel_end, limit)).transpose()?;
+            write_cmdline(memory, cmdline, CMDLINE_MAX.min(header.cmdline_size as usize))?;
+            memory.write_slice(&header.zero_page(map, initrd, rsdp), GuestAddress(layout::ZERO_PAGE))?;
+            memory.write_slice(&registers::identity_page_tables(), GuestAddress(layout::PAGE_TABLES))?;
+            write_gdt(memory, true)?;
+            Ok(Entry::Linux64 { address: header.entry() })
+        }
+    }
+}
+
+fn check_fit(start: u64, end: u64, low_ram: u64) -> Result<(), LoadError> {
+    if start < layout::HIGH_MEMORY || end > low_ram || end < start {
+        return Err(LoadError::KernelDoesNotFit(start, end, layout::HIGH_MEMORY, low_ram));
+    }
+    Ok(())
+}
+
+/// Returns the entry point and the end of the kernel.
+fn load_elf(memory: &GuestMemory, file: &File, low_ram: u64) -> Result<(u32, u64), LoadError> {
+    let read = |e| LoadError::Read("kernel", e);
+    let size = file.metadata().map_err(read)?.len();
+    let mut head = vec![0; elf::HEADER_BYTES.min(size.try_into().unwrap_or(usize::MAX))];
+    file.read_exact_at(&mut head, 0).map_err(read)?;
+    let headers = elf::parse(&head, size)?;
+    let mut entry = None;
+    for &(offset, length) in &headers.notes {
+        let mut notes = vec![0; length as usize];
+        file.read_exact_at(&mut notes, offset).map_err(read)?;
+        entry = entry.or(elf::pvh_entry(&notes));
+    }
+    let entry = entry.ok_or(LoadError::NoPvhEntry)?;
+    let mut end = 0;
+    for segment in &headers.segments {
+        let segment_end = segment.address.saturating_add(segment.memory_size);
+        check_fit(segment.address, segment_end, low_ram)?;
+        load_segment(memory, file, segment)?;
+        end = end.max(segment_end);
+    }
+    Ok((entry, end))
+}
+
+/// Map the whole pages of a segment, copy its ragged ends, and leave the rest, which is zero already.
+fn load_segment(memory: &GuestMemory, file: &File, segment: &Segment) -> Result<(), LoadError> {
+    let Segment { offset, address, file_size, .. } = *segment;
+    let file_end = address + file_size;
+    let (first, last) = (address.next_multiple_of(PAGE_SIZE), file_end / PAGE_SIZE * PAGE_SIZE);
+    if address % PAGE_SIZE != offset % PAGE_SIZE || first >= last {
+        return copy(memory, file, address, offset, file_size);
+    }
+    copy(memory, file, address, offset, first - address)?;
+    map_file(memory, first, file, offset + (first - address), last - first)?;
+    copy(memory, file, last, offset + (last - address), file_end - last)
+}
+
+fn copy(memory: &GuestMemory, file: &File, address: u64, offset: u64, size: u64) -> Result<(), LoadError> {
+    if size == 0 {
+        return Ok(());
+    }
+    let to = memory.get_slice(GuestAddress(address), size as usize)?;
+    volatile_io::read_exact_at(file.as_fd(), &[to], offset, Wait::Allowed).map_err(|e| LoadError::Read("kernel", e))
+}
+
+/// Put the initial RAM disk as high as possible below `limit`, above the kernel. Returns its address and size.
+fn load_initrd(memory: &GuestMemory, initrd: &Initrd, kernel_end: u64, limit: u64) -> Result<(u64, u64), LoadError> {
+    let read = |e| LoadError::Read("initial RAM disk", e);
+    let size = match initrd {
+        Initrd::Bytes(bytes) => bytes.len() as u64,
+        Initrd::File(file) => file.metadata().map_err(read)?.len(),
+    };
+    let room = size.checked_next_multiple_of(PAGE_SIZE).ok_or(LoadError::InitrdDoesNotFit(size))?;
+    let address = (limit / PAGE_SIZE * PAGE_SIZE)
+        .checked_sub(room)
+        .filter(|address| *address >= kernel_end)
+        .ok_or(LoadError::InitrdDoesNotFit(size))?;
+    match initrd {
+        Initrd::Bytes(bytes) => memory.write_slice(bytes, GuestAddress(address))?,
+        // The part of the last page that lies beyond the file's end reads as zeros.
+        Initrd::File(file) => map_file(memory, address, file, 0, room)?,
+    }
+    Ok((address, size))
+}
+
+fn write_cmdline(memory: &GuestMemory, cmdline: &str, limit: usize) -> Result<(), LoadError> {
+    if cmdline.len() > limit {
+        return Err(LoadError::CmdlineTooLong(cmdline.len(), limit));
+    }
+    if cmdline.contains('\0') {
+        return Err(LoadError::CmdlineNul);
+    }
+    // Fresh memory is zero: the final NUL is there.
+    Ok(memory.write_slice(cmdline.as_bytes(), GuestAddress(layout::CMDLINE))?)
+}
+
+fn write_gdt(memory: &GuestMemory, long: bool) -> Result<(), LoadError> {
+    let bytes: Vec<u8> = registers::gdt(long).iter().flat_map(|d| d.to_le_bytes()).collect();
+    Ok(memory.write_slice(&bytes, GuestAddress(layout::GDT))?)
+}
+
+#[cfg(test)]
+#[path = "loader_tests.rs"]
+mod tests;
