@@ -1,6 +1,5 @@
 //! The amiable command: arguments in, exit status out.
 
-<<<<<<< HEAD
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -10,12 +9,4 @@ fn main() -> ExitCode {
         amiable::emulate::init::main();
     }
     amiable::cli::main(std::env::args_os(), started)
-=======
-use amiable::emulate;
-
-fn main() {
-    if emulate::init::is_init() {
-        emulate::init::main()
-    }
->>>>>>> emulate
 }

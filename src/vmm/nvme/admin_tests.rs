@@ -243,7 +243,7 @@ fn event_requests_are_limited() {
 #[test]
 fn shadow_doorbells_need_two_pages() {
     let mut driver = Driver::new(1, 0);
-    for (doorbells, events) in [(0, LIST), (LIST, 0), (LIST + 8, DATA), (12 << 20, DATA), (DATA, u64::MAX & !0xfff)] {
+    for (doorbells, events) in [(0, LIST), (LIST, 0), (LIST + 8, DATA), (12 << 20, DATA), (DATA, !0xfff)] {
         let config = Entry::new(admin_opcode::DOORBELL_BUFFER_CONFIG, 0).prps(doorbells, events);
         assert_eq!(driver.admin_status(config), Status::INVALID_FIELD);
     }

@@ -39,9 +39,9 @@ use super::backend::BlockBackend;
 use super::config::VolumeIdentity;
 use super::interrupt::MsiRouter;
 use super::memory::GuestMemory;
-use super::pci::PciFunction;
 use super::pci::config::{BarKind, ConfigSpace, Identity};
 use super::pci::msix::Msix;
+use super::pci::{DirectWrites, PciFunction};
 
 mod admin;
 mod controller;
@@ -197,9 +197,22 @@ impl PciFunction for NvmeController {
         }
     }
 
+    fn direct_writes(&self) -> Option<Arc<dyn DirectWrites>> {
+        Some(Arc::new(DoorbellWrites(Arc::clone(&self.controller))))
+    }
+
     fn shutdown(&mut self) {
         self.controller.ready.store(false, Ordering::Release);
         self.controller.pool.stop();
+    }
+}
+
+/// Doorbells, from several vCPUs at once.
+struct DoorbellWrites(Arc<Controller>);
+
+impl DirectWrites for DoorbellWrites {
+    fn write(&self, bar: usize, offset: u64, data: &[u8]) -> bool {
+        bar == BAR && ring(&self.0, offset, data)
     }
 }
 

@@ -35,8 +35,19 @@ pub trait PciFunction: Send {
     fn doorbells(&self) -> Vec<Doorbell> {
         Vec::new()
     }
+    /// A way around the function's lock for writes that need none of its state under it, so that several vCPUs can use
+    /// the function at once. Constant for a function's life.
+    fn direct_writes(&self) -> Option<Arc<dyn DirectWrites>> {
+        None
+    }
     /// Stop worker threads and let go of back ends. Called once, when the machine ends.
     fn shutdown(&mut self);
+}
+
+/// Takes BAR writes of a function without its lock.
+pub trait DirectWrites: Send + Sync {
+    /// Write `data` at `offset` in BAR `bar`, or do nothing and answer `false`: then [`PciFunction::write_bar`] is called.
+    fn write(&self, bar: usize, offset: u64, data: &[u8]) -> bool;
 }
 
 /// A register that the kernel turns into an eventfd (an ioeventfd on KVM).

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use thiserror::Error;
 
 use super::config::{BAR_COUNT, BarKind, ConfigSpace, Identity};
-use super::{Doorbell, PciFunction};
+use super::{DirectWrites, Doorbell, PciFunction};
 
 /// Slots of the bus.
 pub const SLOTS: u8 = 32;
@@ -95,12 +95,14 @@ struct Mapping {
     range: Range<u64>,
     id: BarId,
     function: Function,
+    direct: Option<Arc<dyn DirectWrites>>,
 }
 
-/// A function with the doorbells it named.
+/// A function with what it said once.
 struct Occupant {
     function: Function,
     doorbells: Vec<Doorbell>,
+    direct: Option<Arc<dyn DirectWrites>>,
 }
 
 #[derive(Default)]
@@ -136,7 +138,7 @@ impl PciRoot {
             eventfds,
         };
         let bridge = HostBridge { config: ConfigSpace::new(HOST_BRIDGE) };
-        let occupant = Occupant { function: Arc::new(Mutex::new(bridge)), doorbells: Vec::new() };
+        let occupant = Occupant { function: Arc::new(Mutex::new(bridge)), doorbells: Vec::new(), direct: None };
         root.write_map().slots.insert(0, occupant);
         root
     }
@@ -147,7 +149,7 @@ impl PciRoot {
         if slot >= SLOTS || self.read_map(|map| map.slots.contains_key(&slot)) {
             return Err(RootError::SlotTaken(slot));
         }
-        let doorbells = {
+        let (doorbells, direct) = {
             let mut guard = lock(&function);
             for bar in 0..BAR_COUNT {
                 if let (Some(size), Some(kind)) = (guard.config().bar_size(bar), guard.config().bar_kind(bar)) {
@@ -155,9 +157,9 @@ impl PciRoot {
                     guard.config_mut().set_bar_address(bar, address);
                 }
             }
-            guard.doorbells()
+            (guard.doorbells(), guard.direct_writes())
         };
-        self.write_map().slots.insert(slot, Occupant { function, doorbells });
+        self.write_map().slots.insert(slot, Occupant { function, doorbells, direct });
         Ok(())
     }
 
@@ -262,7 +264,8 @@ impl PciRoot {
             let inside = self.windows.iter().any(|w| w.start <= range.start && range.end <= w.end);
             let clear = decoded.iter().all(|m| range.end <= m.range.start || m.range.end <= range.start);
             let Some(occupant) = map.slots.get(&id.0).filter(|_| inside && clear) else { continue };
-            decoded.push(Mapping { range: range.clone(), id: *id, function: Arc::clone(&occupant.function) });
+            let (function, direct) = (Arc::clone(&occupant.function), occupant.direct.clone());
+            decoded.push(Mapping { range: range.clone(), id: *id, function, direct });
         }
         decoded.sort_by_key(|m| m.range.start);
 
@@ -302,25 +305,28 @@ impl PciRoot {
 
     /// Fill `data` from a BAR; `false` if no function decodes the whole of it.
     pub fn mmio_read(&self, address: u64, data: &mut [u8]) -> bool {
-        let Some((function, bar, offset)) = self.target(address, data.len()) else { return false };
-        lock(&function).read_bar(bar, offset, data);
+        let Some((mapping, offset)) = self.target(address, data.len()) else { return false };
+        lock(&mapping.function).read_bar(mapping.id.1, offset, data);
         true
     }
 
     /// Write `data` to a BAR; `false` if no function decodes the whole of it.
     pub fn mmio_write(&self, address: u64, data: &[u8]) -> bool {
-        let Some((function, bar, offset)) = self.target(address, data.len()) else { return false };
-        lock(&function).write_bar(bar, offset, data);
+        let Some((mapping, offset)) = self.target(address, data.len()) else { return false };
+        let bar = mapping.id.1;
+        if !mapping.direct.is_some_and(|direct| direct.write(bar, offset, data)) {
+            lock(&mapping.function).write_bar(bar, offset, data);
+        }
         true
     }
 
-    fn target(&self, address: u64, length: usize) -> Option<(Function, usize, u64)> {
+    /// The mapping that decodes the whole access, and the offset in its BAR.
+    fn target(&self, address: u64, length: usize) -> Option<(Mapping, u64)> {
         let end = address.checked_add(length as u64)?;
         self.read_map(|map| {
             let next = map.decoded.partition_point(|m| m.range.start <= address);
             let mapping = map.decoded.get(next.checked_sub(1)?)?;
-            let inside = end <= mapping.range.end;
-            inside.then(|| (Arc::clone(&mapping.function), mapping.id.1, address - mapping.range.start))
+            (end <= mapping.range.end).then(|| (mapping.clone(), address - mapping.range.start))
         })
     }
 

@@ -11,6 +11,21 @@ struct Probe {
     config: ConfigSpace,
     last: (usize, u64, Vec<u8>),
     doorbells: Vec<Doorbell>,
+    direct: Option<Arc<Direct>>,
+}
+
+/// Takes writes at even offsets.
+#[derive(Default)]
+struct Direct(Mutex<Vec<(usize, u64, Vec<u8>)>>);
+
+impl DirectWrites for Direct {
+    fn write(&self, bar: usize, offset: u64, data: &[u8]) -> bool {
+        let takes = offset.is_multiple_of(2);
+        if takes {
+            self.0.lock().unwrap().push((bar, offset, data.to_vec()));
+        }
+        takes
+    }
 }
 
 impl Probe {
@@ -19,7 +34,7 @@ impl Probe {
         for (index, size, kind) in bars {
             config.add_bar(*index, *size, *kind).unwrap();
         }
-        Arc::new(Mutex::new(Probe { config, last: (0, 0, Vec::new()), doorbells: Vec::new() }))
+        Arc::new(Mutex::new(Probe { config, last: (0, 0, Vec::new()), doorbells: Vec::new(), direct: None }))
     }
 }
 
@@ -39,6 +54,9 @@ impl PciFunction for Probe {
     }
     fn doorbells(&self) -> Vec<Doorbell> {
         self.doorbells.clone()
+    }
+    fn direct_writes(&self) -> Option<Arc<dyn DirectWrites>> {
+        self.direct.clone().map(|direct| direct as Arc<dyn DirectWrites>)
     }
     fn shutdown(&mut self) {
         self.last = (99, 0, Vec::new());
@@ -129,6 +147,23 @@ fn bars_get_addresses_and_are_reached_once_decoding_is_on() {
 
     root.shutdown();
     assert_eq!(probe.lock().unwrap().last.0, 99);
+}
+
+#[test]
+fn direct_writes_need_no_lock() {
+    let root = root();
+    let probe = Probe::with_bars(&[SMALL]);
+    let direct = Arc::new(Direct::default());
+    probe.lock().unwrap().direct = Some(direct.clone());
+    root.add(4, probe.clone()).unwrap();
+    write_u32(&root, 4 << 15 | 4, 2);
+    {
+        let _held = probe.lock().unwrap();
+        assert!(root.mmio_write(MMIO32.start + 4, &[1, 2]));
+    }
+    assert_eq!(*direct.0.lock().unwrap(), [(0, 4, vec![1, 2])]);
+    assert!(root.mmio_write(MMIO32.start + 5, &[3]));
+    assert_eq!(probe.lock().unwrap().last, (0, 5, vec![3]));
 }
 
 #[test]
