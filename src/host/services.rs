@@ -12,6 +12,7 @@ use super::event::Event;
 use super::instance::Tell;
 use super::running::StartError;
 use super::spec::{HOST_ALIAS, InstanceSpec};
+use super::stage::Stage;
 use crate::ec2::network::{DNS_ADDRESS, IMDS_ADDRESS, Ipv4Cidr, NTP_ADDRESS, private_host_name};
 use crate::imds::Connection;
 use crate::imds::IdentityKeys;
@@ -70,6 +71,8 @@ impl Services {
             host: f.host,
             guest_port: f.guest_port,
         });
+        let (lease, detail) = (self.tell.clone(), of.address.to_string());
+        let leased = move || lease(Event::Stage { stage: Stage::Dhcp, detail: Some(detail.clone()) });
         let network = Network::new(NetConfig {
             guest_mac: of.mac,
             guest_ip: of.address,
@@ -86,6 +89,7 @@ impl Services {
             forwards: forwards.collect(),
             ntp: Some(NTP_ADDRESS),
             services: vec![(SocketAddrV4::new(IMDS_ADDRESS, 80), Arc::new(Imds(self.imds.clone())))],
+            on_lease: Some(Arc::new(leased)),
             host_alias: of.host_loopback.map(|to| (HOST_ALIAS, to)),
         })?;
         for (wanted, got) in of.forwards.iter().zip(network.forwards()) {
