@@ -1,5 +1,6 @@
 //! PCI: functions with type 0 headers on bus 0, MSI-X, and the root that maps them (PCI Local Bus 3.0, PCI Express
 //! Base 4.0 for the extended configuration space).
+#![forbid(unsafe_code)]
 
 use std::sync::Arc;
 
