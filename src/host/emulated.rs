@@ -48,7 +48,7 @@ impl fmt::Display for Tools {
 /// What the emulated host's own kernel and programs take beside the guest's memory, in MiB.
 const HOST_MEMORY_MIB: u64 = 512;
 /// The specification's place inside.
-const SPECIFICATION: &str = "/run/instance.json";
+const SPECIFICATION: &str = "/root/instance.json";
 /// QEMU's own name server and its address for the outer host's loopback.
 const OUTER_DNS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(10, 0, 2, 3)), 53);
 const OUTER_LOOPBACK: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
@@ -127,7 +127,7 @@ fn host(tools: &Tools, spec: &InstanceSpec) -> Result<(EmulatedHost, Vec<String>
         inner.boot.initrd = Some(drive(initrd, true));
     }
     inner.boot.cache = "/tmp/boot".into();
-    inner.identity_keys = "/run/identity".into();
+    inner.identity_keys = "/root/identity".into();
     inner.network.upstreams = vec![OUTER_DNS];
     inner.network.host_loopback = spec.network.host_loopback.map(|_| OUTER_LOOPBACK.into());
 
@@ -135,7 +135,7 @@ fn host(tools: &Tools, spec: &InstanceSpec) -> Result<(EmulatedHost, Vec<String>
     let memory = spec.memory_mib.saturating_add(HOST_MEMORY_MIB);
     let mut host = EmulatedHost::new(tools.kernel.clone(), ["instance-process", SPECIFICATION])
         .memory_mib(u32::try_from(memory).unwrap_or(u32::MAX))
-        .file(format!("/run/identity/{}", services::KEYS_FILE), 0o600, keys.to_string().into_bytes());
+        .file(format!("/root/identity/{}", services::KEYS_FILE), 0o600, keys.to_string().into_bytes());
     let mut remarks = Vec::new();
     inner.network.forwards.clear();
     for (port, wanted) in (FIRST_INNER_PORT..).zip(&spec.network.forwards) {

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
@@ -110,7 +110,7 @@ fn check_fit(start: u64, end: u64, low_ram: u64) -> Result<(), LoadError> {
 /// Returns the entry point and the end of the kernel.
 fn load_elf(memory: &GuestMemory, file: &File, low_ram: u64) -> Result<(u32, u64), LoadError> {
     let read = |e| LoadError::Read("kernel", e);
-    let size = file.metadata().map_err(read)?.len();
+    let size = length(file).map_err(read)?;
     let mut head = vec![0; elf::HEADER_BYTES.min(size.try_into().unwrap_or(usize::MAX))];
     file.read_exact_at(&mut head, 0).map_err(read)?;
     let headers = elf::parse(&head, size)?;
@@ -152,12 +152,17 @@ fn copy(memory: &GuestMemory, file: &File, address: u64, offset: u64, size: u64)
     volatile_io::read_exact_at(file.as_fd(), &[to], offset, Wait::Allowed).map_err(|e| LoadError::Read("kernel", e))
 }
 
+/// The size of a file, or of a block device, which has none in its metadata.
+fn length(mut file: &File) -> io::Result<u64> {
+    file.seek(SeekFrom::End(0))
+}
+
 /// Put the initial RAM disk as high as possible below `limit`, above the kernel. Returns its address and size.
 fn load_initrd(memory: &GuestMemory, initrd: &Initrd, kernel_end: u64, limit: u64) -> Result<(u64, u64), LoadError> {
     let read = |e| LoadError::Read("initial RAM disk", e);
     let size = match initrd {
         Initrd::Bytes(bytes) => bytes.len() as u64,
-        Initrd::File(file) => file.metadata().map_err(read)?.len(),
+        Initrd::File(file) => length(file).map_err(read)?,
     };
     let room = size.checked_next_multiple_of(PAGE_SIZE).ok_or(LoadError::InitrdDoesNotFit(size))?;
     let address = (limit / PAGE_SIZE * PAGE_SIZE)
