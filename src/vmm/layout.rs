@@ -35,7 +35,10 @@ pub const ACPI_TABLES_SIZE: u64 = 0x1_0000;
 /// SMBIOS entry point and structures: where a scan finds them.
 pub const SMBIOS: u64 = 0xF_0000;
 /// Room for SMBIOS.
-pub const SMBIOS_SIZE: u64 = 0x1_0000;
+pub const SMBIOS_SIZE: u64 = 0xFFF0;
+/// Where a processor in real mode begins after a reset, and where Linux jumps to reboot by the BIOS: up to the end of the
+/// first megabyte.
+pub const RESET_VECTOR: u64 = 0xF_FFF0;
 
 /// RAM above the legacy area. No kernel is loaded below it.
 pub const HIGH_MEMORY: u64 = 0x10_0000;

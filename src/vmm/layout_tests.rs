@@ -29,6 +29,7 @@ fn the_map_is_in_order_and_nothing_overlaps() {
         (LOW_RAM_END, 0),
         (ACPI_TABLES, ACPI_TABLES_SIZE),
         (SMBIOS, SMBIOS_SIZE),
+        (RESET_VECTOR, 0x10),
         (HIGH_MEMORY, HOLE - HIGH_MEMORY),
         (PCI_MMIO32, PCI_MMIO32_SIZE),
         (PCI_ECAM, PCI_ECAM_SIZE),

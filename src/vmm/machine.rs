@@ -18,6 +18,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::acpi::{self, AcpiConfig};
+use super::build::Surroundings;
 use super::bus::{Bus, Decoder};
 use super::config::MachineConfig;
 use super::devices::acpi::AcpiRegisters;
@@ -37,6 +38,15 @@ use super::run::{self, Shared};
 use super::smbios::{self, SmbiosError};
 use super::x86_64::cpuid::{self, CpuidContext};
 use super::x86_64::loader::{self, LoadError};
+
+/// All the BIOS there is, at the reset vector: 16-bit code that writes the reset register. Linux before 6.8 takes a
+/// hardware-reduced machine for one that reboots by EFI, finds no EFI, and goes for the BIOS next; the ACPI reset register and
+/// the keyboard controller have no turn.
+const RESET_CODE: [u8; 10] = {
+    let [low, high] = (layout::PORT_ACPI + acpi_device::RESET_OFFSET).to_le_bytes();
+    // mov dx, port; mov al, value; out dx, al; cli; hlt; jmp to the hlt
+    [0xBA, low, high, 0xB0, acpi_device::RESET_VALUE, 0xEE, 0xFA, 0xF4, 0xEB, 0xFD]
+};
 
 /// Why a machine could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -109,7 +119,8 @@ impl Machine {
         let mmio64 = layout::pci_mmio64(size, cpuid::address_bits(vm.supported_cpuid()));
         let pci = pci_root(&vm, mmio64);
         let router: Arc<dyn MsiRouter> = Arc::new(KvmMsiRouter::new(Arc::clone(vm.fd())));
-        let slots = super::build::pci_functions(&pci, &router, &memory, volumes, nics)?;
+        let surroundings = Surroundings { pci: &pci, router: &router, memory: &memory, vcpus: count };
+        let slots = surroundings.build(volumes, nics)?;
 
         let serial = Serial::new(irq::pin(vm.fd(), layout::GSI_COM1)?, console);
         let serial = Arc::new(Mutex::new(serial));
@@ -119,6 +130,7 @@ impl Machine {
         let tables = AcpiConfig { vcpus: count, slots, pci_mmio64: mmio64 };
         write_tables(&memory, &acpi::build(&tables), layout::ACPI_TABLES, layout::ACPI_TABLES_SIZE)?;
         write_tables(&memory, &smbios::build(&smbios, count, size)?, layout::SMBIOS, layout::SMBIOS_SIZE)?;
+        memory.write_slice(&RESET_CODE, GuestAddress(layout::RESET_VECTOR))?;
         let map = memory_map(size);
         let entry = loader::load(&memory, &kernel, initrd.as_ref(), &cmdline, &map, layout::ACPI_TABLES)?;
 

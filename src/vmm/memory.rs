@@ -116,7 +116,7 @@ pub fn memory_map(memory: u64) -> Vec<MapEntry> {
     let mut map = vec![
         ram(0, layout::LOW_RAM_END),
         reserved(layout::LOW_RAM_END, 0xA_0000 - layout::LOW_RAM_END),
-        reserved(layout::ACPI_TABLES, layout::ACPI_TABLES_SIZE + layout::SMBIOS_SIZE),
+        reserved(layout::ACPI_TABLES, layout::HIGH_MEMORY - layout::ACPI_TABLES),
     ];
     let (_, low) = ranges[0];
     map.push(ram(layout::HIGH_MEMORY, low - layout::HIGH_MEMORY));

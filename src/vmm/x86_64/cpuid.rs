@@ -18,6 +18,11 @@ const HYPERVISOR_TIMING: u32 = 0x4000_0010;
 /// Frequency of the local APIC's timer in KVM, kHz.
 const APIC_BUS_KHZ: u32 = 1_000_000;
 
+/// The first of three leaves with the processor's name.
+const BRAND: u32 = 0x8000_0002;
+/// The last of AMD's topology leaves.
+const AMD_TOPOLOGY: u32 = 0x8000_001E;
+
 /// What CPUID depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct CpuidContext {
@@ -76,12 +81,16 @@ pub fn guest_cpuid(
     }
     if amd {
         entries.extend(amd_caches(context.topology, host));
-        let mut identity = leaf(0x8000_001E, [apic_id(index), 0, 0, 0]);
+        let mut identity = leaf(AMD_TOPOLOGY, [apic_id(index), 0, 0, 0]);
         identity.ebx =
             (index / context.topology.threads_per_core) & 0xFF | (context.topology.threads_per_core - 1) << 8;
         entries.push(identity);
     } else if max_leaf >= 4 {
         entries.extend(intel_caches(context.topology, host));
+    }
+    if !entries.iter().any(|e| e.function == BRAND && e.eax != 0) {
+        entries.retain(|e| !(BRAND..BRAND + 3).contains(&e.function));
+        entries.extend(brand(if amd { b"AMD EPYC Processor" } else { b"Intel(R) Xeon(R) Processor" }));
     }
     entries.push(leaf(HYPERVISOR_TIMING, [context.tsc_khz, APIC_BUS_KHZ, 0, 0]));
     entries
@@ -147,6 +156,10 @@ fn adjust(e: &mut kvm_cpuid_entry2, context: CpuidContext, index: u32, amd: bool
                 e.ecx = (vcpus - 1) & 0xFF | id_bits(vcpus) << 12;
             }
         }
+        (0x8000_0000, _) => {
+            let last = if amd { AMD_TOPOLOGY } else { BRAND + 2 };
+            e.eax = e.eax.max(last);
+        }
         // SVM.
         (0x8000_000A, _) => (e.eax, e.ebx, e.ecx, e.edx) = (0, 0, 0, 0),
         _ => {}
@@ -155,6 +168,12 @@ fn adjust(e: &mut kvm_cpuid_entry2, context: CpuidContext, index: u32, amd: bool
 
 fn set(register: &mut u32, bit: u32, on: bool) {
     *register = *register & !(1 << bit) | u32::from(on) << bit;
+}
+
+/// The leaves of a processor's name: 48 bytes, filled up with zeros.
+fn brand(name: &[u8]) -> [kvm_cpuid_entry2; 3] {
+    let word = |n: usize| (0..4).fold(0, |w, i| w | u32::from(*name.get(n * 4 + i).unwrap_or(&0)) << (8 * i));
+    [0, 1, 2].map(|n| leaf(BRAND + n as u32, [0, 1, 2, 3].map(|i| word(n * 4 + i))))
 }
 
 fn leaf(function: u32, [eax, ebx, ecx, edx]: [u32; 4]) -> kvm_cpuid_entry2 {
@@ -196,11 +215,21 @@ fn amd_caches(topology: CpuTopology, host: HostCpuid) -> Vec<kvm_cpuid_entry2> {
     caches(0x8000_001D, host, move |eax, level| eax & 0x3FFF | sharing(level, topology).min(0xFFF) << 14)
 }
 
+/// Caches of a processor that does not describe its own (type and level, ways and line, sets): 32 KiB for data and for
+/// instructions, 512 KiB, 16 MiB.
+const PLAIN_CACHES: [[u32; 4]; 4] = [
+    [1 | 1 << 5 | 1 << 8, 7 << 22 | 63, 63, 0],
+    [2 | 1 << 5 | 1 << 8, 7 << 22 | 63, 63, 0],
+    [3 | 2 << 5 | 1 << 8, 7 << 22 | 63, 1023, 0],
+    [3 | 3 << 5 | 1 << 8, 15 << 22 | 63, 16383, 0],
+];
+
 /// The host's caches with their sharing rewritten, and the end of the list.
 fn caches(function: u32, host: HostCpuid, share: impl Fn(u32, u32) -> u32) -> Vec<kvm_cpuid_entry2> {
     let mut entries = Vec::new();
     for index in 0..MAX_CACHES {
-        let [eax, ebx, ecx, edx] = host(function, index);
+        let of_host = if host(function, 0)[0] & 0x1F != 0 { host(function, index) } else { plain_cache(index) };
+        let [eax, ebx, ecx, edx] = of_host;
         if eax & 0x1F == 0 {
             break;
         }
@@ -208,6 +237,10 @@ fn caches(function: u32, host: HostCpuid, share: impl Fn(u32, u32) -> u32) -> Ve
     }
     entries.push(subleaf(function, entries.len() as u32, [0; 4]));
     entries
+}
+
+fn plain_cache(index: u32) -> [u32; 4] {
+    PLAIN_CACHES.get(index as usize).copied().unwrap_or_default()
 }
 
 /// CPUID of the host's processor, for [`guest_cpuid`].

@@ -109,3 +109,21 @@ fn one_vcpu_has_no_siblings() {
     assert_eq!(find(&entries, 0xB, 0).eax, 0);
     assert_eq!(find(&entries, 0x8000_001E, 0).ebx, 0);
 }
+
+#[test]
+fn a_nameless_processor_without_caches_gets_some() {
+    let entries = guest_cpuid(&supported(AMD), CONTEXT, 0, |_, _| [0; 4]);
+    let name: Vec<u8> = (0..3)
+        .flat_map(|n| {
+            let e = find(&entries, 0x8000_0002 + n, 0);
+            [e.eax, e.ebx, e.ecx, e.edx].map(u32::to_le_bytes).concat()
+        })
+        .collect();
+    assert_eq!(name.split(|b| *b == 0).next(), Some(&b"AMD EPYC Processor"[..]));
+    let size = |n| {
+        let e = find(&entries, 0x8000_001D, n);
+        (((e.ebx >> 22) + 1) * ((e.ebx & 0xFFF) + 1) * (e.ecx + 1)) >> 10
+    };
+    assert_eq!([size(0), size(1), size(2), size(3)], [32, 32, 512, 16384]);
+    assert_eq!(find(&entries, 0x8000_001D, 4).eax, 0);
+}
