@@ -92,8 +92,7 @@ impl Controller {
         if !valid {
             return Err(ErrorEvent::InvalidDoorbellValue);
         }
-        drop(slot);
-        self.process(id);
+        self.start(id, slot);
         Ok(())
     }
 
@@ -146,7 +145,13 @@ impl Controller {
     /// Do what is in I/O submission queue `id` now, without waiting for the disk if there are threads for that: the part
     /// of a doorbell after the register.
     pub fn process(self: &Arc<Self>, id: u16) {
-        let Some(mut slot) = self.slot(id).filter(|_| id != 0) else { return };
+        if let Some(slot) = self.slot(id).filter(|_| id != 0) {
+            self.start(id, slot);
+        }
+    }
+
+    /// Run a queue here unless somebody does already.
+    fn start(self: &Arc<Self>, id: u16, mut slot: MutexGuard<'_, Slot>) {
         if slot.runners == 0 && slot.queue.is_some() {
             slot.runners = 1;
             drop(slot);

@@ -65,14 +65,16 @@ impl Controller {
         // Completions posted and not yet signalled: one interrupt tells of all.
         let mut signal = None;
         let mut unsignalled = 0;
-        for turn in 0u32.. {
+        let mut budget = INLINE_COMMANDS;
+        loop {
             let (command, completion) = match self.next(id, finished.take(), &mut signal) {
                 Next::Command { command, completion } => (command, completion),
                 Next::Nothing | Next::BadTail => break,
             };
-            if on_vcpu && turn == INLINE_COMMANDS && self.defer(id, command) {
+            if on_vcpu && budget == 0 && self.defer(id, command) {
                 break;
             }
+            budget = budget.saturating_sub(1);
             let mut attempt = nvm::execute(self, id, &command, false);
             if attempt == Attempt::WouldBlock {
                 self.signal(signal.take());
