@@ -287,7 +287,9 @@ fn tail(state: &State) -> String {
         if !lines.is_empty() {
             text += &format!("\nlast lines of its {name}:");
         }
-        for line in lines.iter().skip(lines.len().saturating_sub(TAIL_LINES)) {
+        // A panic's reason comes before its many lines of registers.
+        let panic = lines.iter().position(|line| line.contains("Kernel panic"));
+        for line in lines.iter().skip(panic.unwrap_or(lines.len().saturating_sub(TAIL_LINES))).take(TAIL_LINES) {
             text += "\n  ";
             text += line.trim_end();
         }
