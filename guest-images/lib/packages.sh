@@ -52,15 +52,19 @@ APT::Architectures { "amd64"; };
 APT::Sandbox::User "";
 Acquire::Languages "none";
 END
-    APT_CONFIG=$root/etc/apt.conf apt-get -qq update >&2 || die "apt could not read Debian's $suite package lists"
+    # Read after the host's own configuration (its proxies are wanted, what it does after each update is not).
+    printf '#clear %s;\n' APT::Update::Pre-Invoke APT::Update::Post-Invoke APT::Update::Post-Invoke-Success \
+        DPkg::Post-Invoke >"$root/etc/after.conf"
+    export APT_CONFIG=$root/etc/apt.conf
+    apt-get -c "$root/etc/after.conf" -qq update >&2 || die "apt could not read Debian's $suite package lists"
     for package in "$@"; do
         # A meta package (linux-image-cloud-amd64) stands for the versioned one that it depends on.
         if [[ $package == linux-image-* ]]; then
-            package=$(APT_CONFIG=$root/etc/apt.conf apt-cache depends "$package" |
+            package=$(apt-cache depends "$package" |
                 sed -n 's/^ *Depends: \(linux-image-[0-9].*\)$/\1/p' | head -n 1)
             [[ -n $package ]] || die "Debian $suite has no cloud kernel package"
         fi
-        (cd "$root/debs" && APT_CONFIG=$root/etc/apt.conf apt-get -qq download "$package" >&2) ||
+        (cd "$root/debs" && apt-get -c "$root/etc/after.conf" -qq download "$package" >&2) ||
             die "apt could not download $package from Debian $suite"
         find "$root/debs" -name "${package}_*.deb" -printf '%T@ %p\n' | sort -rn | sed -n '1s/^[^ ]* //p'
     done

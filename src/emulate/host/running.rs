@@ -287,7 +287,9 @@ fn tail(state: &State) -> String {
         if !lines.is_empty() {
             text += &format!("\nlast lines of its {name}:");
         }
-        for line in lines.iter().skip(lines.len().saturating_sub(TAIL_LINES)) {
+        // A panic's reason comes before its many lines of registers.
+        let panic = lines.iter().position(|line| line.contains("Kernel panic"));
+        for line in lines.iter().skip(panic.unwrap_or(lines.len().saturating_sub(TAIL_LINES))).take(TAIL_LINES) {
             text += "\n  ";
             text += line.trim_end();
         }
@@ -295,7 +297,7 @@ fn tail(state: &State) -> String {
     text
 }
 
-/// Takes frames apart until the channel ends.
+/// Takes frames apart until the command or the channel ends; either is the end of the output pipes.
 fn receive(mut channel: UnixStream, mut stdout: PipeWriter, mut stderr: PipeWriter, shared: &Shared) {
     let mut payload = Vec::new();
     while let Ok(Some(kind)) = channel::receive(&mut channel, &mut payload) {
@@ -304,9 +306,9 @@ fn receive(mut channel: UnixStream, mut stdout: PipeWriter, mut stderr: PipeWrit
             // A caller that has closed its end does not want the output.
             Kind::Stdout => drop(stdout.write_all(&payload)),
             Kind::Stderr => drop(stderr.write_all(&payload)),
-            Kind::Exit => shared.update(|state| state.exit = exit_status(&payload)),
+            Kind::Exit => return shared.update(|state| state.exit = exit_status(&payload)),
             Kind::Failed => {
-                shared.update(|state| state.failed = Some(String::from_utf8_lossy(&payload).into_owned()));
+                return shared.update(|state| state.failed = Some(String::from_utf8_lossy(&payload).into_owned()));
             }
             Kind::Stdin | Kind::StdinEnd | Kind::Signal | Kind::Bye => {}
         }
