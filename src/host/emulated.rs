@@ -126,6 +126,8 @@ fn host(tools: &Tools, spec: &InstanceSpec) -> Result<(EmulatedHost, Vec<String>
     if let Some(initrd) = &spec.boot.initrd {
         inner.boot.initrd = Some(drive(initrd, true));
     }
+    // Inside, a flush must reach the drive, or it is lost when the emulated host ends. What a drive's flush costs is `cache`.
+    inner.root.throw_away = false;
     inner.boot.cache = "/tmp/boot".into();
     inner.identity_keys = "/root/identity".into();
     inner.network.upstreams = vec![OUTER_DNS];

@@ -8,7 +8,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
-use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
+use vm_memory::mmap::{FromRangesError, MmapRegion};
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap};
 
 use super::layout;
 
@@ -18,6 +19,9 @@ pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;
 /// The unit of mappings.
 pub const PAGE_SIZE: u64 = 4096;
 
+/// Bytes of a huge page of the host.
+const HUGE_PAGE: usize = 2 << 20;
+
 /// Why guest memory could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
@@ -26,7 +30,7 @@ pub enum MemoryError {
     Size(u64),
     /// The host refused the mapping.
     #[error("cannot map {0} bytes of guest memory")]
-    Map(u64, #[source] vm_memory::mmap::FromRangesError),
+    Map(u64, #[source] FromRangesError),
     /// A range outside the guest's RAM.
     #[error("{1:#x} bytes at {0:#x} are not within guest memory")]
     Outside(u64, u64),
@@ -43,9 +47,29 @@ pub fn allocate(memory: u64) -> Result<GuestMemory, MemoryError> {
     if !memory.is_multiple_of(1 << 20) || memory < 16 << 20 {
         return Err(MemoryError::Size(memory));
     }
-    let ranges: Vec<(GuestAddress, usize)> =
-        layout::ram_ranges(memory).into_iter().map(|(start, size)| (GuestAddress(start), size as usize)).collect();
-    GuestMemory::from_ranges(&ranges).map_err(|e| MemoryError::Map(memory, e))
+    let regions = layout::ram_ranges(memory).into_iter().map(|(start, size)| {
+        let mapping = map_aligned(size as usize)?;
+        GuestRegionMmap::new(mapping, GuestAddress(start)).ok_or(FromRangesError::InvalidGuestRegion)
+    });
+    let regions = regions.collect::<Result<Vec<_>, _>>().map_err(|e| MemoryError::Map(memory, e))?;
+    GuestMemory::from_regions(regions).map_err(|e| MemoryError::Map(memory, e.into()))
+}
+
+/// Map `size` bytes at a huge page's boundary, if the host can be brought to it: only where host and guest addresses agree
+/// within a huge page can one entry of KVM's page tables cover it, and a guest's start is mostly faults on fresh memory.
+fn map_aligned(size: usize) -> Result<MmapRegion<()>, FromRangesError> {
+    let first = MmapRegion::new(size)?;
+    let excess = first.as_ptr() as usize % HUGE_PAGE;
+    if excess == 0 || size < HUGE_PAGE {
+        return Ok(first);
+    }
+    // Linux hands out addresses downwards: in the same place, below a pad of the excess, the next mapping is aligned. Should
+    // another thread interfere, it is not, and all works the same but slower.
+    drop(first);
+    let pad = MmapRegion::<()>::new(excess)?;
+    let aligned = MmapRegion::new(size)?;
+    drop(pad);
+    Ok(aligned)
 }
 
 /// Map `length` bytes of `file` from `offset` over guest RAM at `address`. All three are multiples of [`PAGE_SIZE`]. The

@@ -55,3 +55,13 @@ fn a_mapping_outside_ram_or_off_a_page_boundary_is_refused() {
     assert!(matches!(map_file(&memory, (32 << 20) - 4096, &file, 0, 8192), Err(MemoryError::Outside(..))));
     assert!(matches!(map_file(&memory, u64::MAX - 4095, &file, 0, 4096), Err(MemoryError::Outside(..))));
 }
+
+#[test]
+fn ram_begins_at_a_huge_pages_boundary() {
+    // Other tests map and unmap meanwhile; one of a few attempts is undisturbed.
+    let aligned = (0..20).any(|_| {
+        let memory = allocate(32 << 20).unwrap();
+        memory.get_host_address(GuestAddress(0)).unwrap() as usize % HUGE_PAGE == 0
+    });
+    assert!(aligned);
+}

@@ -66,11 +66,7 @@ impl Controller {
         let mut signal = None;
         let mut unsignalled = 0;
         let mut budget = INLINE_COMMANDS;
-        loop {
-            let (command, completion) = match self.next(id, finished.take(), &mut signal) {
-                Next::Command { command, completion } => (command, completion),
-                Next::Nothing | Next::BadTail => break,
-            };
+        while let Next::Command { command, completion } = self.next(id, finished.take(), &mut signal) {
             if on_vcpu && budget == 0 && self.defer(id, command) {
                 break;
             }
@@ -91,7 +87,8 @@ impl Controller {
             };
             finished = Some(Finished { cid: command.cid(), completion, answer });
             unsignalled += 1 + nvm::transfer_length(&command) / BYTES_PER_COMMAND;
-            if unsignalled >= SIGNAL_EVERY {
+            // On a vCPU the guest stands still anyway, until the budget ends.
+            if unsignalled >= SIGNAL_EVERY && !(on_vcpu && budget > 0) {
                 unsignalled = 0;
                 if self.give_way(id, runner, &mut finished, &mut signal) {
                     break;
