@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use super::kernel::{self, KernelError};
 use crate::vmm::config::{Initrd, Kernel};
 
 /// Part of the file names' directory: raise it when unpacking changes what it writes.
-const FORMAT: &str = "boot-1";
+const FORMAT: &str = "boot-2";
 
 /// Why the cache can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -125,9 +125,12 @@ impl KernelCache {
         let path = self.dir.join(&key);
         let write = || {
             let mut file = tempfile::NamedTempFile::new_in(&self.dir)?;
+            let mut size = 0;
             for piece in pieces {
-                file.write_all(piece)?;
+                write_sparse(file.as_file_mut(), piece)?;
+                size += piece.len() as u64;
             }
+            file.as_file().set_len(size)?;
             // Synced before it gets its name: after a crash of the host, a name stands for a whole file or for nothing.
             file.as_file().sync_all()?;
             file.persist(&path).map_err(|e| e.error)?;
@@ -136,6 +139,20 @@ impl KernelCache {
         write().map_err(|source| CacheError::Io { what: "writing", path: path.clone(), source })?;
         Ok(key)
     }
+}
+
+/// Write `bytes` with holes in place of pages of zeros: a kernel's are many, and holes need not be read at each start.
+fn write_sparse(file: &mut File, bytes: &[u8]) -> io::Result<()> {
+    const PAGE: usize = 4096;
+    let is_zero = |page: &[u8]| page.iter().all(|b| *b == 0);
+    for run in bytes.chunks(PAGE).collect::<Vec<_>>().chunk_by(|a, b| is_zero(a) == is_zero(b)) {
+        let length: usize = run.iter().map(|page| page.len()).sum();
+        match run.first() {
+            Some(page) if is_zero(page) => file.seek_relative(length as i64)?,
+            _ => run.iter().try_for_each(|page| file.write_all(page))?,
+        }
+    }
+    Ok(())
 }
 
 /// Parts with the zeros between them.

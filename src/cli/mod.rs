@@ -75,8 +75,9 @@ fn dispatch(cli: Cli, started: Instant) -> Result<u8, CliError> {
 /// Inside the emulated host: one instance, told of by JSON on standard output, told what to do on standard input.
 fn instance_process(specification: &Path) -> Result<(), CliError> {
     let other = |e: &dyn std::error::Error| CliError::from_error(exit::OTHER, e);
-    let text = std::fs::read(specification)
-        .map_err(|e| CliError::new(exit::OTHER, format!("can't read the specification {}: {e}", specification.display())))?;
+    let text = std::fs::read(specification).map_err(|e| {
+        CliError::new(exit::OTHER, format!("can't read the specification {}: {e}", specification.display()))
+    })?;
     let spec = serde_json::from_slice(&text).map_err(|e| other(&e))?;
     running::serve(&spec, std::io::stdin(), std::io::stdout()).map_err(|e| other(&e))
 }

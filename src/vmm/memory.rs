@@ -1,15 +1,10 @@
 //! Guest memory: one anonymous private mapping per RAM range of the guest-physical address space.
 //!
-//! Nothing is touched before it is needed: pages appear as the guest uses them. Files (an unpacked kernel, an initial RAM
-//! disk) are mapped privately over the RAM, so that starting costs no copy and instances share the pages that they do not
-//! write. One of the few files with `unsafe` code.
-
-use std::fs::File;
-use std::io;
-use std::os::fd::AsRawFd;
+//! Nothing is touched before it is needed: pages appear as the guest uses them, huge ones where the host has them. One of
+//! the few files with `unsafe` code.
 
 use vm_memory::mmap::{FromRangesError, MmapRegion};
-use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap};
+use vm_memory::{GuestAddress, GuestRegionMmap};
 
 use super::layout;
 
@@ -31,15 +26,6 @@ pub enum MemoryError {
     /// The host refused the mapping.
     #[error("cannot map {0} bytes of guest memory")]
     Map(u64, #[source] FromRangesError),
-    /// A range outside the guest's RAM.
-    #[error("{1:#x} bytes at {0:#x} are not within guest memory")]
-    Outside(u64, u64),
-    /// Addresses or offsets that are not page-aligned.
-    #[error("a file can be mapped at page boundaries only, not from {1:#x} to {0:#x}")]
-    Unaligned(u64, u64),
-    /// The host refused to map the file.
-    #[error("cannot map a file into guest memory at {0:#x}")]
-    MapFile(u64, #[source] io::Error),
 }
 
 /// Map `memory` bytes of RAM as [`layout::ram_ranges`] says.
@@ -58,6 +44,16 @@ pub fn allocate(memory: u64) -> Result<GuestMemory, MemoryError> {
 /// Map `size` bytes at a huge page's boundary, if the host can be brought to it: only where host and guest addresses agree
 /// within a huge page can one entry of KVM's page tables cover it, and a guest's start is mostly faults on fresh memory.
 fn map_aligned(size: usize) -> Result<MmapRegion<()>, FromRangesError> {
+    let mapping = map_at_boundary(size)?;
+    // SAFETY: the range is the mapping just made, alive and exclusively ours; advice changes no contents.
+    unsafe {
+        // Huge pages where the host has them only for who asks. A host that has none says so, and all works without.
+        libc::madvise(mapping.as_ptr().cast(), mapping.size(), libc::MADV_HUGEPAGE);
+    }
+    Ok(mapping)
+}
+
+fn map_at_boundary(size: usize) -> Result<MmapRegion<()>, FromRangesError> {
     let first = MmapRegion::new(size)?;
     let excess = first.as_ptr() as usize % HUGE_PAGE;
     if excess == 0 || size < HUGE_PAGE {
@@ -70,44 +66,6 @@ fn map_aligned(size: usize) -> Result<MmapRegion<()>, FromRangesError> {
     let aligned = MmapRegion::new(size)?;
     drop(pad);
     Ok(aligned)
-}
-
-/// Map `length` bytes of `file` from `offset` over guest RAM at `address`. All three are multiples of [`PAGE_SIZE`]. The
-/// guest's writes stay its own. Must happen before the vCPUs run.
-///
-/// The caller answers for it that nobody shortens the file meanwhile: touching a lost page is a bus error.
-pub fn map_file(memory: &GuestMemory, address: u64, file: &File, offset: u64, length: u64) -> Result<(), MemoryError> {
-    if !(address | offset | length).is_multiple_of(PAGE_SIZE) {
-        return Err(MemoryError::Unaligned(address, offset));
-    }
-    if length == 0 {
-        return Ok(());
-    }
-    let outside = || MemoryError::Outside(address, length);
-    let region = memory.find_region(GuestAddress(address)).ok_or_else(outside)?;
-    let last = address.checked_add(length - 1).ok_or_else(outside)?;
-    if last > region.last_addr().0 {
-        return Err(outside());
-    }
-    let host = memory.get_host_address(GuestAddress(address)).map_err(|_| outside())?;
-    let offset = libc::off_t::try_from(offset).map_err(|_| outside())?;
-    // SAFETY: the range [host, host + length) lies within one live region of `memory` (checked above), which owns the
-    // mapping and unmaps all of it when it is dropped. No reference into guest memory exists: it is only ever accessed
-    // through volatile slices and raw pointers, which stay valid as the range stays mapped readable and writable.
-    let mapped = unsafe {
-        libc::mmap(
-            host.cast(),
-            length as usize,
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_NORESERVE,
-            file.as_raw_fd(),
-            offset,
-        )
-    };
-    if mapped == libc::MAP_FAILED {
-        return Err(MemoryError::MapFile(address, io::Error::last_os_error()));
-    }
-    Ok(())
 }
 
 /// What a range of the guest-physical address space holds, as the kernel is told.

@@ -1,6 +1,4 @@
-use std::io::Write;
-
-use vm_memory::Bytes;
+use vm_memory::GuestMemoryBackend;
 
 use super::*;
 
@@ -29,31 +27,6 @@ fn the_memory_map_is_ascending_and_holds_all_ram() {
 fn odd_sizes_are_refused() {
     assert!(matches!(allocate((1 << 30) + 1), Err(MemoryError::Size(_))));
     assert!(matches!(allocate(1 << 20), Err(MemoryError::Size(_))));
-}
-
-#[test]
-fn a_file_is_mapped_privately_over_ram() {
-    let memory = allocate(32 << 20).unwrap();
-    let mut file = tempfile::tempfile().unwrap();
-    file.write_all(&[7; 8192]).unwrap();
-    memory.write_slice(&[1; 3], GuestAddress(0x10_0000)).unwrap();
-    map_file(&memory, 0x10_0000, &file, 4096, 4096).unwrap();
-    let byte: u8 = memory.read_obj(GuestAddress(0x10_0000)).unwrap();
-    assert_eq!(byte, 7);
-    memory.write_obj(9u8, GuestAddress(0x10_0000)).unwrap();
-    let mut on_disk = [0];
-    std::os::unix::fs::FileExt::read_exact_at(&file, &mut on_disk, 4096).unwrap();
-    assert_eq!(on_disk, [7], "the guest's writes must not reach the file");
-}
-
-#[test]
-fn a_mapping_outside_ram_or_off_a_page_boundary_is_refused() {
-    let memory = allocate(32 << 20).unwrap();
-    let file = tempfile::tempfile().unwrap();
-    file.set_len(8192).unwrap();
-    assert!(matches!(map_file(&memory, 0x10_0001, &file, 0, 4096), Err(MemoryError::Unaligned(..))));
-    assert!(matches!(map_file(&memory, (32 << 20) - 4096, &file, 0, 8192), Err(MemoryError::Outside(..))));
-    assert!(matches!(map_file(&memory, u64::MAX - 4095, &file, 0, 4096), Err(MemoryError::Outside(..))));
 }
 
 #[test]

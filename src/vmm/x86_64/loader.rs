@@ -7,6 +7,8 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
+use rustix::fs::{SeekFrom as SeekTo, seek};
+use rustix::io::Errno;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError};
 
 use super::boot_params::{BzImageError, SetupHeader};
@@ -16,7 +18,7 @@ use super::registers::{self, Entry};
 use crate::vmm::backend::Wait;
 use crate::vmm::config::{Initrd, Kernel};
 use crate::vmm::layout;
-use crate::vmm::memory::{GuestMemory, MapEntry, MemoryError, PAGE_SIZE, map_file};
+use crate::vmm::memory::{GuestMemory, MapEntry, MemoryError, PAGE_SIZE};
 use crate::vmm::volatile_io;
 
 /// The longest command line that an x86 kernel takes, without the final NUL.
@@ -131,17 +133,34 @@ fn load_elf(memory: &GuestMemory, file: &File, low_ram: u64) -> Result<(u32, u64
     Ok((entry, end))
 }
 
-/// Map the whole pages of a segment, copy its ragged ends, and leave the rest, which is zero already.
+/// Copy a segment's data. What the file has as holes is zero in guest memory already: of a Debian kernel's 53 MB those are
+/// 22.
+///
+/// Mapping the file instead would cost nothing here and much more later: each 4 KiB page that the guest touches is then a
+/// fault of its own in KVM (13,000 of them before the first line of user space), where huge pages take a few dozen.
 fn load_segment(memory: &GuestMemory, file: &File, segment: &Segment) -> Result<(), LoadError> {
     let Segment { offset, address, file_size, .. } = *segment;
-    let file_end = address + file_size;
-    let (first, last) = (address.next_multiple_of(PAGE_SIZE), file_end / PAGE_SIZE * PAGE_SIZE);
-    if address % PAGE_SIZE != offset % PAGE_SIZE || first >= last {
-        return copy(memory, file, address, offset, file_size);
+    let end = offset.saturating_add(file_size);
+    let mut at = offset;
+    while let Some((from, to)) = next_data(file, at, end) {
+        copy(memory, file, address + (from - offset), from, to - from)?;
+        at = to;
     }
-    copy(memory, file, address, offset, first - address)?;
-    map_file(memory, first, file, offset + (first - address), last - first)?;
-    copy(memory, file, last, offset + (last - address), file_end - last)
+    Ok(())
+}
+
+/// The next data of `file` within `[from, end)`. A file that can't tell its holes (a block device) is all data.
+fn next_data(file: &File, from: u64, end: u64) -> Option<(u64, u64)> {
+    let start = match seek(file, SeekTo::Data(from)) {
+        Ok(start) => start,
+        Err(Errno::NXIO) => return None,
+        Err(_) => from,
+    };
+    if start >= end {
+        return None;
+    }
+    let stop = seek(file, SeekTo::Hole(start)).unwrap_or(end).clamp(start, end);
+    Some((start, if stop == start { end } else { stop }))
 }
 
 fn copy(memory: &GuestMemory, file: &File, address: u64, offset: u64, size: u64) -> Result<(), LoadError> {
@@ -171,8 +190,10 @@ fn load_initrd(memory: &GuestMemory, initrd: &Initrd, kernel_end: u64, limit: u6
         .ok_or(LoadError::InitrdDoesNotFit(size))?;
     match initrd {
         Initrd::Bytes(bytes) => memory.write_slice(bytes, GuestAddress(address))?,
-        // The part of the last page that lies beyond the file's end reads as zeros.
-        Initrd::File(file) => map_file(memory, address, file, 0, room)?,
+        Initrd::File(file) => {
+            let to = memory.get_slice(GuestAddress(address), size as usize)?;
+            volatile_io::read_exact_at(file.as_fd(), &[to], 0, Wait::Allowed).map_err(read)?;
+        }
     }
     Ok((address, size))
 }
