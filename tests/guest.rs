@@ -212,7 +212,7 @@ fn a_script_that_hangs_ends_with_124_and_what_it_did() {
     let Some(lab) = lab("a_script_that_hangs", "debian-12") else { return };
     let script = lab.file("hang.sh", b"#!/bin/bash\necho waiting for Godot\nsleep infinity\n");
     // Long enough to come to the script in an emulated host.
-    let out = lab.run(&["test", &script, "-t", "t2.small", "--timeout", "170s"]);
+    let out = lab.run(&["test", &script, "-t", "t2.small", "--timeout", "240s"]);
     assert_eq!(out.status.code(), Some(124));
     let log = text(&out.stderr);
     assert!(log.contains("time-out; the guest was in: cloud-init-final"), "{log}");
