@@ -1,8 +1,8 @@
 //! COM1: a 16550A (vm-superio's model) with the guest's console output collected into bursts.
 //!
-//! A guest writes its console a byte at a time. KVM keeps such writes in a ring (coalesced port I/O) until the vCPU leaves
-//! for another reason. Mostly that is the line status, which a kernel reads before each byte; so output is collected until
-//! the guest does something else, or reads the status again with nothing written in between: it waits, or is done.
+//! Each byte that the guest writes is an exit. KVM could collect them (coalesced port I/O), and must not: a guest whose
+//! driver has filled the FIFO halts until the "transmitter empty" interrupt, the halt does not leave KVM, and the
+//! interrupt would wait for the bytes that wait in KVM's ring.
 
 #![forbid(unsafe_code)]
 

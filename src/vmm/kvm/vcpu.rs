@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::ptr::addr_of_mut;
 use std::sync::atomic::{Ordering, fence};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use kvm_bindings::{CpuId, Msrs, kvm_cpuid_entry2, kvm_lapic_state, kvm_msr_entry};
 use kvm_ioctls::{VcpuExit, VcpuFd};
@@ -12,8 +12,7 @@ use super::vm::Vm;
 use super::{KvmError, call};
 use crate::vmm::bus::Bus;
 use crate::vmm::device::Action;
-use crate::vmm::devices::serial::{self, Serial};
-use crate::vmm::layout;
+use crate::vmm::devices::serial::Serial;
 use crate::vmm::x86_64::registers::Entry;
 
 /// IA32_MISC_ENABLE: fast string operations.
@@ -31,8 +30,7 @@ pub struct Buses {
     pub pio: Bus,
     /// Memory addresses outside RAM.
     pub mmio: Bus,
-    /// COM1, whose output comes through the coalesced ring. Its lock is the ring's as well: the ring belongs to the VM, not
-    /// to a vCPU.
+    /// COM1, for input from outside.
     pub serial: Arc<Mutex<Serial>>,
 }
 
@@ -65,7 +63,6 @@ enum Exit {
 pub struct Vcpu {
     index: u32,
     fd: VcpuFd,
-    coalesced: bool,
 }
 
 impl Vcpu {
@@ -77,7 +74,7 @@ impl Vcpu {
         cpuid: impl FnOnce(u32) -> Vec<kvm_cpuid_entry2>,
         entry: Entry,
     ) -> Result<Self, KvmError> {
-        let mut fd = call("KVM_CREATE_VCPU", vm.fd().create_vcpu(index.into()))?;
+        let fd = call("KVM_CREATE_VCPU", vm.fd().create_vcpu(index.into()))?;
         // CPUID first: what MSRs exist depends on it.
         let cpuid = CpuId::from_entries(&cpuid(fd.get_tsc_khz().unwrap_or(0))).map_err(|_| KvmError::Region)?;
         call("KVM_SET_CPUID2", fd.set_cpuid2(&cpuid))?;
@@ -88,11 +85,7 @@ impl Vcpu {
             call("KVM_SET_SREGS", fd.set_sregs(&entry.sregs(reset)))?;
             call("KVM_SET_REGS", fd.set_regs(&entry.regs()))?;
         }
-        let coalesced = vm.coalesced_pio();
-        if coalesced {
-            call("the coalesced I/O ring", fd.map_coalesced_mmio_ring())?;
-        }
-        Ok(Self { index, fd, coalesced })
+        Ok(Self { index, fd })
     }
 
     /// Address of `kvm_run.immediate_exit`, valid as long as this vCPU.
@@ -103,11 +96,6 @@ impl Vcpu {
     /// Enter the guest, and serve what it left for.
     pub fn run(&mut self, buses: &Buses) -> Event {
         let exit = self.enter();
-        if self.coalesced {
-            // The serial port itself knows when a burst ends; any other exit ends it for sure.
-            let serial = layout::PORT_COM1..layout::PORT_COM1 + serial::PORTS;
-            self.drain_coalesced(buses, !matches!(exit, Exit::Pio { port, .. } if serial.contains(&port)));
-        }
         match exit {
             Exit::Pio { port, write, data, length } => self.port_access(&buses.pio, port, write, data, length),
             Exit::MmioRead { address, length } => {
@@ -175,17 +163,6 @@ impl Vcpu {
             }
         }
         action(result)
-    }
-
-    /// Serve the port writes that KVM collected.
-    fn drain_coalesced(&mut self, buses: &Buses, flush: bool) {
-        let mut port = buses.serial.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Ok(Some(entry)) = self.fd.coalesced_mmio_read() {
-            port.write_register(serial::DATA_OFFSET, entry.data[0]);
-        }
-        if flush {
-            port.flush();
-        }
     }
 
     fn internal_error(&mut self) -> String {

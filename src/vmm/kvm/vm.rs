@@ -24,7 +24,6 @@ pub struct Vm {
     fd: Arc<VmFd>,
     supported: Vec<kvm_cpuid_entry2>,
     tsc_deadline: bool,
-    coalesced_pio: bool,
     /// KVM's slots point into it: it stays mapped as long as this.
     _memory: GuestMemory,
 }
@@ -60,14 +59,9 @@ impl Vm {
             call("KVM_SET_USER_MEMORY_REGION", unsafe { fd.set_user_memory_region(slot) })?;
         }
         let supported = call("KVM_GET_SUPPORTED_CPUID", kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES))?;
-        let serial_data = IoEventAddress::Pio(u64::from(layout::PORT_COM1));
-        // Without it each byte of console output costs an exit.
-        let coalesced_pio =
-            kvm.check_extension(Cap::CoalescedPio) && fd.register_coalesced_mmio(serial_data, 1).is_ok();
         Ok(Self {
             supported: supported.as_slice().to_vec(),
             tsc_deadline: kvm.check_extension(Cap::TscDeadlineTimer),
-            coalesced_pio,
             fd: Arc::new(fd),
             _memory: memory.clone(),
         })
@@ -86,11 +80,6 @@ impl Vm {
     /// The APIC timer has the TSC-deadline mode.
     pub fn tsc_deadline(&self) -> bool {
         self.tsc_deadline
-    }
-
-    /// Writes to COM1's data port are collected in the coalesced I/O ring.
-    pub fn coalesced_pio(&self) -> bool {
-        self.coalesced_pio
     }
 }
 
