@@ -54,6 +54,13 @@ debian_sources "$SUITE" | TMPDIR=$WORK mmdebstrap \
     "$SUITE" /dev/null - || die "mmdebstrap could not build the tree (its message is above)"
 rm -rf -- "$debs/partial" "$debs/lock"
 
+# Without privileges there are no device nodes, and mmdebstrap left empty files for them in /dev, which must not be there.
+partition="$disk?offset=$((ROOT_START * 512))"
+debugfs -R 'ls -p /dev' "$partition" 2>/dev/null | sed -n 's|^/[0-9]*/1[0-9]*/[0-9]*/[0-9]*/\([^/]*\)/.*|rm /dev/\1|p' \
+    >"$WORK/placeholders"
+[[ ! -s $WORK/placeholders ]] || debugfs -w -f "$WORK/placeholders" "$partition" >/dev/null 2>&1 ||
+    die "debugfs could not empty /dev"
+
 mkdir "$WORK/esp"
 tar -xf "$WORK/esp.tar" -C "$WORK/esp"
 cp --sparse=always -- "$disk" "$OUTPUT.part"

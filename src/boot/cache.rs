@@ -1,7 +1,7 @@
 //! Unpacked kernels and initial RAM disks as files, by the hash of what they were made from.
 //!
-//! Contract: a file in the cache is whole (it is written beside its place, synced and renamed) and never changes, so it
-//! can be mapped by any number of machines at once. Losing the cache costs time only. Several processes may use it
+//! Contract: a file in the cache is whole (it is written beside its place, synced and renamed) and never changes, so any
+//! number of machines can read it at once. Losing the cache costs time only. Several processes may use it
 //! together.
 
 #![forbid(unsafe_code)]

@@ -37,8 +37,6 @@ pub struct ElfKernel {
     pub pvh_entry: u64,
     /// Loadable segments, in file order.
     pub segments: Vec<Segment>,
-    /// Every segment's offset and address agree modulo 4 KiB, so that the file's pages can be mapped.
-    pub mappable: bool,
 }
 
 const MAX_HEADERS: usize = 64;
@@ -88,8 +86,7 @@ pub fn parse(elf: &[u8]) -> Result<ElfKernel, ElfError> {
     }
     let inside = |s: &Segment, at: u64| at >= s.address && at - s.address < s.file_size;
     let pvh_entry = entry.filter(|at| segments.iter().any(|s| inside(s, *at))).ok_or(ElfError::NoPvh)?;
-    let mappable = segments.iter().all(|s| s.offset % 4096 == s.address % 4096);
-    Ok(ElfKernel { pvh_entry, segments, mappable })
+    Ok(ElfKernel { pvh_entry, segments })
 }
 
 fn slice(bytes: &[u8], offset: u64, length: u64) -> Option<&[u8]> {

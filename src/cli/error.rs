@@ -46,8 +46,11 @@ impl CliError {
         let mut source = error.source();
         while let Some(cause) = source {
             let text = cause.to_string();
-            // Some libraries repeat their cause in their own text.
-            if !made.what.contains(&text) && !made.causes.iter().any(|c| c.contains(&text)) {
+            // Some errors repeat their cause in their own text, or their cause is themselves with EC2's code.
+            if !made.what.contains(&text)
+                && !text.contains(&made.what)
+                && !made.causes.iter().any(|c| c.contains(&text))
+            {
                 made.causes.push(text);
             }
             source = cause.source();

@@ -100,6 +100,7 @@ fn request(
 ) -> Result<LaunchRequest, CliError> {
     let user_data = data.map(user_data::read).transpose()?;
     if let (Some(path), Some(bytes)) = (data, &user_data) {
+        crate::ec2::user_data::check_size(bytes).map_err(|e| super::region_error(&e.into()))?;
         user_data::check(path, bytes, args.strict)?;
     }
     let image = region.image(image).map_err(|e| match e.code() {

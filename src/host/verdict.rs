@@ -86,7 +86,7 @@ pub fn judge(files: &Files) -> Verdict {
     let log = files.log.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
     let log = this_boot(&log);
     let output = files.output.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
-    let last_lines = last_lines(this_boot(&output));
+    let last_lines = last_lines(final_stage(this_boot(&output)));
     let warnings = warnings(log);
     let Some((datasource, errors)) = files.result.as_deref().and_then(parse_result) else {
         return Verdict { outcome: Outcome::Unknown, datasource: None, errors: Vec::new(), warnings, last_lines };
@@ -108,6 +108,12 @@ pub fn judge(files: &Files) -> Verdict {
 fn this_boot(log: &str) -> &str {
     let start = log.rfind(" running 'init-local' at ").map_or(0, |at| log[..at].rfind('\n').map_or(0, |nl| nl + 1));
     &log[start..]
+}
+
+/// What was written since cloud-init's final stage began, in which scripts run; all of it if it did not get there.
+fn final_stage(output: &str) -> &str {
+    let start = output.rfind(" running 'modules:final' at ").and_then(|at| Some(at + output[at..].find('\n')? + 1));
+    &output[start.unwrap_or(0)..]
 }
 
 /// `{"v1": {"datasource": "DataSourceEc2Local", "errors": ["…"]}}`
@@ -164,6 +170,9 @@ fn warnings(log: &str) -> Vec<String> {
     let mut seen: Vec<String> = Vec::new();
     for line in log.lines() {
         if let Some((_, message)) = line.split_once("[WARNING]: ")
+            // That a script failed is told better, with its name and its status.
+            && !message.starts_with("Failed to run module scripts")
+            && !message.starts_with("Running module scripts")
             && !seen.iter().any(|w| w == message)
         {
             seen.push(message.chars().take(500).collect());

@@ -61,6 +61,13 @@ fn the_first_failing_part_counts_and_boothooks_and_bootcmd_are_parts() {
 }
 
 #[test]
+fn the_last_lines_are_the_final_stage_s() {
+    let output = "Cloud-init v. 22.4.2 running 'modules:config' at x\nkey art\nCloud-init v. 22.4.2 running 'modules:final' at x\nmine\n";
+    assert_eq!(judge(&files(OK, &log_of(""), output)).last_lines, ["mine"]);
+    assert_eq!(judge(&files(OK, &log_of(""), "early\n")).last_lines, ["early"]);
+}
+
+#[test]
 fn a_signal_is_reported_as_a_shell_would() {
     let log = log_of(&block("['/var/lib/cloud/instance/scripts/part-001']", -9));
     assert_eq!(judge(&files(SCRIPT_FAILED, &log, "")).exit_code(), 137);

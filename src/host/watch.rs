@@ -189,11 +189,11 @@ impl Watch {
                     self.enter(State::Settling, SETTLE);
                 }
             }
-            Update::Panic(text) => {
-                // With panic=N it restarts the machine, otherwise it stands still.
-                if self.report.panic.replace(text).is_none() && self.state == State::Running {
-                    self.deadline = self.until.replace(Instant::now() + PANIC_GRACE);
-                }
+            // With panic=N it restarts the machine, otherwise it stands still.
+            // With panic=N it restarts the machine, otherwise it stands still. Only the first panic of a boot counts.
+            Update::Panic(text) if self.report.panic.is_none() && self.state == State::Running => {
+                self.report.panic = Some(text);
+                self.deadline = self.until.replace(Instant::now() + PANIC_GRACE);
             }
             Update::Stage(mark) if mark.stage == Stage::Reboot && self.report.panic.take().is_some() => {
                 self.until = self.deadline;

@@ -282,7 +282,7 @@ fn record(
         root_device_name: request.image.root_device_name.clone(),
         architecture: request.image.architecture.clone(),
         tags: request.tags.iter().map(|(key, value)| Tag { key: key.clone(), value: value.clone() }).collect(),
-        metadata_options: request.metadata_options.clone(),
+        metadata_options: request.metadata_options,
         amiable: InstanceFacts {
             process: Some(Process::this()),
             published: request.forwards.clone(),
@@ -375,7 +375,7 @@ fn metadata(request: &LaunchRequest, instance: &Instance, address: Ipv4Addr) -> 
         tags: request.tags.iter().cloned().collect(),
         block_device_mapping: block_device_mapping(&instance.root_device_name, &[]),
         user_data: request.user_data.clone(),
-        options: request.metadata_options.clone(),
+        options: request.metadata_options,
     })
 }
 

@@ -46,7 +46,7 @@ impl CpuTopology {
 /// A guest kernel.
 #[derive(Debug)]
 pub enum Kernel {
-    /// An unpacked ELF kernel with a PVH entry note. Holes in the file are not read.
+    /// An unpacked ELF kernel with a PVH entry note. Its holes are not read.
     Elf(File),
     /// A bzImage, entered by the 64-bit boot protocol; it unpacks itself in the guest.
     BzImage(Vec<u8>),

@@ -34,7 +34,7 @@ fn ram_begins_at_a_huge_pages_boundary() {
     // Other tests map and unmap meanwhile; one of a few attempts is undisturbed.
     let aligned = (0..20).any(|_| {
         let memory = allocate(32 << 20).unwrap();
-        memory.get_host_address(GuestAddress(0)).unwrap() as usize % HUGE_PAGE == 0
+        (memory.get_host_address(GuestAddress(0)).unwrap() as usize).is_multiple_of(HUGE_PAGE)
     });
     assert!(aligned);
 }

@@ -13,7 +13,64 @@ struct Ext4Fs(Ext4);
 
 pub(super) fn open(mut reader: PartitionReader) -> Result<Box<dyn RawFs>, String> {
     check_geometry(&mut reader)?;
-    Ok(Box::new(Ext4Fs(Ext4::load(Box::new(reader)).map_err(|e| e.to_string())?)))
+    let again = reader.fresh();
+    match Ext4::load(Box::new(reader)) {
+        Ok(fs) => Ok(Box::new(Ext4Fs(fs))),
+        // The library applies journals of today's form only. One that a kernel has not converted yet (it does with its first
+        // transaction after a fresh mkfs), or an old one, is left alone: the files are as they were before it.
+        Err(Ext4Error::Incompatible(_)) => {
+            let fs = Ext4::load(Box::new(WithoutJournal(again))).map_err(|e| e.to_string())?;
+            Ok(Box::new(Ext4Fs(fs)))
+        }
+        Err(e) => Err(e.to_string()),
+    }
+}
+
+/// The superblock, and in it: the incompatible features, of these the one that says "apply the journal first", the
+/// read-only compatible features, of these checksums, and the superblock's own (ext4.rst, "Super Block").
+const SUPERBLOCK: std::ops::Range<u64> = 1024..2048;
+const INCOMPATIBLE: usize = 0x60;
+const RECOVER: u8 = 0x4;
+const READ_ONLY_COMPATIBLE: usize = 0x64;
+const METADATA_CSUM: u32 = 0x400;
+const CHECKSUM: usize = 0x3FC;
+
+/// The same file system as if its journal were empty.
+struct WithoutJournal(PartitionReader);
+
+impl ext4_view::Ext4Read for WithoutJournal {
+    fn read(&mut self, start: u64, to: &mut [u8]) -> Result<(), Box<dyn std::error::Error + Send + Sync + 'static>> {
+        self.0.read(start, to)?;
+        let end = start.saturating_add(to.len() as u64);
+        if start < SUPERBLOCK.end && end > SUPERBLOCK.start {
+            let mut sb = [0; 1024];
+            self.0.read(SUPERBLOCK.start, &mut sb)?;
+            clear_recover(&mut sb);
+            for (at, byte) in (start..).zip(to) {
+                if SUPERBLOCK.contains(&at) {
+                    *byte = sb[(at - SUPERBLOCK.start) as usize];
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn clear_recover(sb: &mut [u8; 1024]) {
+    sb[INCOMPATIBLE] &= !RECOVER;
+    let mut features = [0; 4];
+    features.copy_from_slice(&sb[READ_ONLY_COMPATIBLE..READ_ONLY_COMPATIBLE + 4]);
+    if u32::from_le_bytes(features) & METADATA_CSUM != 0 {
+        let checksum = crc32c(&sb[..CHECKSUM]);
+        sb[CHECKSUM..].copy_from_slice(&checksum.to_le_bytes());
+    }
+}
+
+/// CRC-32C as ext4 keeps it: without the final inversion.
+pub(super) fn crc32c(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0x82F6_3B78 } else { crc >> 1 })
+    })
 }
 
 /// The library reserves memory by the superblock's number of block groups: see first that the number can be true.

@@ -243,3 +243,17 @@ fn damaged_btrfs_ends_in_an_answer() {
         damaged(|| testing::btrfs(&small(), "x"), FsKind::Btrfs, 12);
     }
 }
+
+#[test]
+fn a_journal_that_no_kernel_has_converted_yet_does_not_hide_the_files() {
+    if !have(&["mke2fs"]) {
+        return;
+    }
+    let mut image = testing::ext4(&tree(), "fresh");
+    // As a kernel leaves it that crashed soon after the first mount: "apply the journal", with a fitting checksum.
+    let sb = &mut image[1024..2048];
+    sb[0x60] |= 4;
+    let checksum = super::ext4::crc32c(&sb[..0x3FC]);
+    sb[0x3FC..].copy_from_slice(&checksum.to_le_bytes());
+    check_files(&mut open(image).0);
+}

@@ -45,6 +45,11 @@ impl PartitionReader {
         Self { disk, start, length, budget: Budget::default(), lines: (0..LINES).map(|_| None).collect() }
     }
 
+    /// A second reader of the same bytes.
+    pub fn fresh(&self) -> Self {
+        Self { budget: self.budget, ..Self::new(self.disk.clone(), self.start, self.length) }
+    }
+
     /// Change how much may still be read.
     pub fn limit(&mut self, budget: Budget) {
         self.budget = budget;

@@ -1,0 +1,91 @@
+//! What the tests on real guests share: the static binary, a home of their own, the images, and the way to a KVM.
+//!
+//! Made by `tests/run`: the release binary for x86_64-unknown-linux-musl and `target/images/{tiny,debian-12}.raw`. A test
+//! that lacks one of them says so loudly and is skipped.
+
+// Each test file is a crate of its own and uses a part of this.
+#![allow(dead_code)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+/// Where a built thing lies.
+pub fn target(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target").join(path)
+}
+
+/// A home with both images, made once per test program; `None` with a loud word where something is missing.
+pub fn lab(test: &str, image: &str) -> Option<&'static Lab> {
+    static LAB: OnceLock<Lab> = OnceLock::new();
+    for needed in ["x86_64-unknown-linux-musl/release/amiable", &format!("images/{image}.raw")] {
+        if !target(needed).exists() {
+            eprintln!("SKIPPED: {test} needs target/{needed}: tests/run makes it");
+            return None;
+        }
+    }
+    let lab = LAB.get_or_init(Lab::new);
+    lab.import(image);
+    Some(lab)
+}
+
+/// amiable with a home of its own.
+pub struct Lab {
+    home: tempfile::TempDir,
+    emulate: bool,
+}
+
+impl Lab {
+    fn new() -> Self {
+        let home = tempfile::tempdir_in(target("")).unwrap();
+        let mut lab = Lab { home, emulate: false };
+        let doctor = lab.amiable(&["doctor"]).output().unwrap();
+        lab.emulate = !String::from_utf8_lossy(&doctor.stdout)
+            .lines()
+            .any(|l| l.starts_with("ok") && l.contains("/dev/kvm is usable"));
+        eprintln!("real guests run {}", if lab.emulate { "in the emulated host" } else { "on this machine's KVM" });
+        lab
+    }
+
+    fn import(&self, image: &str) {
+        if !self.amiable(&["image", "describe", image]).output().unwrap().status.success() {
+            let file = target(&format!("images/{image}.raw"));
+            let import = self.amiable(&["image", "import", file.to_str().unwrap(), "--name", image]).output().unwrap();
+            assert!(import.status.success(), "{}", text(&import.stderr));
+        }
+    }
+
+    /// The command with these arguments.
+    pub fn amiable(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(target("x86_64-unknown-linux-musl/release/amiable"));
+        command.args(arguments).env("AMIABLE_HOME", self.home.path()).env_remove("AMIABLE_EMULATE");
+        if self.emulate {
+            command.env("AMIABLE_EMULATE", "1");
+        }
+        command
+    }
+
+    /// Run it to its end; what it printed is shown if the test fails.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        let output = self.amiable(arguments).output().unwrap();
+        println!("$ amiable {}\n{}\n{}", arguments.join(" "), text(&output.stdout), text(&output.stderr));
+        output
+    }
+
+    /// A file in the home.
+    pub fn file(&self, name: &str, content: &[u8]) -> String {
+        let path = self.home.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// A path in the home.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+}
+
+/// Bytes as text without carriage returns.
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).replace('\r', "")
+}
