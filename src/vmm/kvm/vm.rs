@@ -41,10 +41,9 @@ impl Vm {
             return Err(KvmError::TooManyVcpus(vcpus, limit));
         }
         let fd = create(&kvm)?;
-        // Both pages must be known before there are vCPUs, and the interrupt controllers as well.
+        // Both pages and the interrupt controllers must be there before the vCPUs.
         call("KVM_SET_IDENTITY_MAP_ADDR", fd.set_identity_map_address(layout::KVM_IDENTITY_MAP))?;
         call("KVM_SET_TSS_ADDR", fd.set_tss_address(layout::KVM_TSS as usize))?;
-        call("KVM_CREATE_IRQCHIP", fd.create_irq_chip())?;
         for (slot, region) in memory.iter().enumerate() {
             let host = region.get_host_address(MemoryRegionAddress(0)).map_err(|_| KvmError::Region)?;
             let slot = kvm_userspace_memory_region {
@@ -58,6 +57,8 @@ impl Vm {
             // long as this VM, and the ranges of a `GuestMemory` do not overlap.
             call("KVM_SET_USER_MEMORY_REGION", unsafe { fd.set_user_memory_region(slot) })?;
         }
+        // After the slots: the controllers leave grace periods behind that a slot would wait for, some milliseconds.
+        call("KVM_CREATE_IRQCHIP", fd.create_irq_chip())?;
         let supported = call("KVM_GET_SUPPORTED_CPUID", kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES))?;
         Ok(Self {
             supported: supported.as_slice().to_vec(),

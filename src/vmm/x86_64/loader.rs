@@ -7,12 +7,11 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
-use rustix::fs::{SeekFrom as SeekTo, seek};
-use rustix::io::Errno;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError};
 
 use super::boot_params::{BzImageError, SetupHeader};
-use super::elf::{self, ElfError, Segment};
+use super::copy::copy_segments;
+use super::elf::{self, ElfError};
 use super::pvh;
 use super::registers::{self, Entry};
 use crate::vmm::backend::Wait;
@@ -127,48 +126,10 @@ fn load_elf(memory: &GuestMemory, file: &File, low_ram: u64) -> Result<(u32, u64
     for segment in &headers.segments {
         let segment_end = segment.address.saturating_add(segment.memory_size);
         check_fit(segment.address, segment_end, low_ram)?;
-        load_segment(memory, file, segment)?;
         end = end.max(segment_end);
     }
+    copy_segments(memory, file, &headers.segments).map_err(read)?;
     Ok((entry, end))
-}
-
-/// Copy a segment's data. What the file has as holes is zero in guest memory already: of a Debian kernel's 53 MB those are
-/// 22.
-///
-/// Mapping the file instead would cost nothing here and much more later: each 4 KiB page that the guest touches is then a
-/// fault of its own in KVM (13,000 of them before the first line of user space), where huge pages take a few dozen.
-fn load_segment(memory: &GuestMemory, file: &File, segment: &Segment) -> Result<(), LoadError> {
-    let Segment { offset, address, file_size, .. } = *segment;
-    let end = offset.saturating_add(file_size);
-    let mut at = offset;
-    while let Some((from, to)) = next_data(file, at, end) {
-        copy(memory, file, address + (from - offset), from, to - from)?;
-        at = to;
-    }
-    Ok(())
-}
-
-/// The next data of `file` within `[from, end)`. A file that can't tell its holes (a block device) is all data.
-fn next_data(file: &File, from: u64, end: u64) -> Option<(u64, u64)> {
-    let start = match seek(file, SeekTo::Data(from)) {
-        Ok(start) => start,
-        Err(Errno::NXIO) => return None,
-        Err(_) => from,
-    };
-    if start >= end {
-        return None;
-    }
-    let stop = seek(file, SeekTo::Hole(start)).unwrap_or(end).clamp(start, end);
-    Some((start, if stop == start { end } else { stop }))
-}
-
-fn copy(memory: &GuestMemory, file: &File, address: u64, offset: u64, size: u64) -> Result<(), LoadError> {
-    if size == 0 {
-        return Ok(());
-    }
-    let to = memory.get_slice(GuestAddress(address), size as usize)?;
-    volatile_io::read_exact_at(file.as_fd(), &[to], offset, Wait::Allowed).map_err(|e| LoadError::Read("kernel", e))
 }
 
 /// The size of a file, or of a block device, which has none in its metadata.

@@ -3,6 +3,7 @@
 //! Everything here is a function from values to values or to bytes in guest memory; KVM is not called.
 
 pub mod boot_params;
+mod copy;
 pub mod cpuid;
 pub mod elf;
 pub mod loader;
