@@ -117,9 +117,56 @@ fn next_number(frame: &[u8]) -> Option<u32> {
     Some(number.wrapping_add(payload as u32).wrapping_add((flags & 1 | flags >> 1 & 1).into()))
 }
 
+/// An IPv4 packet with `protocol`'s payload, before it is made sound.
+fn packet(protocol: u8, payload: &[&[u8]]) -> Vec<u8> {
+    let mut frame = vec![0; HEADERS];
+    (frame[12], frame[14], frame[22], frame[23]) = (8, 0x45, 64, protocol);
+    frame.extend(payload.concat());
+    frame
+}
+
+/// A TCP segment of the one connection.
+fn segment(sequence: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
+    let mut header = [0; 20];
+    header[..4].copy_from_slice(&[4, 0, 0, 80]);
+    header[4..8].copy_from_slice(&sequence.to_be_bytes());
+    header[12..16].copy_from_slice(&[0x50, flags, 16, 0]);
+    packet(6, &[&header, payload])
+}
+
+/// A frame of the script: any bytes, a segment of the connection, or a datagram to a port that is served.
+fn frame(script: &mut Script<'_>, kind: u8, ours: &mut u32) -> Vec<u8> {
+    match kind >> 6 {
+        0 => {
+            let length = script.u16();
+            script.bytes(length.into()).to_vec()
+        }
+        1 | 2 => {
+            let [flags, shift, length] = script.array();
+            let payload = script.bytes(length.into());
+            let sequence = ours.wrapping_add_signed((shift as i8).into());
+            if shift == 0 {
+                *ours = ours.wrapping_add(payload.len() as u32);
+            }
+            segment(sequence, flags & 0x3f | 0x10, payload)
+        }
+        _ => {
+            let [port, length] = script.array();
+            let payload = script.bytes(length.into());
+            let port = [53u16, 67, 123, 5355][usize::from(port & 3)];
+            let source = if port == 67 { 68u16 } else { 1024 };
+            let length = (8 + payload.len()) as u16;
+            let header = [source, port, length, 0].map(u16::to_be_bytes).concat();
+            packet(17, &[&header, payload])
+        }
+    }
+}
+
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let mut script = Script(bytes);
     let mut net = network();
+    // The number of the connection's next byte.
+    let mut ours = 1000u32;
     let mut now = Instant::now();
     let mut theirs = None;
     let offloads = script.u8();
@@ -129,8 +176,13 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
             break;
         }
         let [kind, destination, pause] = script.array();
-        let length = if kind & 1 == 0 { script.u8().into() } else { script.u16() };
-        let mut frame = script.bytes(length.into()).to_vec();
+        let mut frame = if kind & 1 == 0 {
+            frame(&mut script, kind, &mut ours)
+        } else {
+            // To be connected takes two numbers that fit.
+            ours = ours.wrapping_add(1);
+            segment(ours.wrapping_sub(1), 2, &[])
+        };
         let destination = DESTINATIONS[usize::from(destination) % DESTINATIONS.len()];
         confine(&mut frame, destination, theirs.filter(|_| kind & 2 == 0));
         let checksum = (kind & 4 != 0).then(|| PartialChecksum { start: script.u16(), offset: script.u16() });
