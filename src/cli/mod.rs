@@ -9,6 +9,7 @@ mod generate;
 mod image;
 mod instances;
 mod launch;
+mod lifecycle;
 mod output;
 mod parse;
 mod progress;
@@ -62,12 +63,20 @@ fn dispatch(cli: Cli, started: Instant) -> Result<u8, CliError> {
         Command::Type(command) => types::run(command)?,
         Command::Ls(output) => instances::list(&output)?,
         Command::Describe { instance, output } => instances::describe(&instance, &output)?,
-        Command::Console { instance, follow } => instances::console(&instance, follow)?,
+        Command::Console { instance, attach: true, .. } => lifecycle::attach(&instance)?,
+        Command::Console { instance, follow, .. } => instances::console(&instance, follow)?,
+        Command::Logs { instance } => lifecycle::logs(&instance)?,
         Command::ImdsLog { instance, json } => instances::imds_log(&instance, json)?,
-        Command::Terminate { instances } => instances::terminate(&instances)?,
+        Command::Stop { instances, force, no_wait } => return lifecycle::stop(&instances, force, !no_wait),
+        Command::Start { instances } => return lifecycle::start(&instances, emulate, started),
+        Command::Reboot { instances } => return lifecycle::reboot(&instances),
+        Command::Wait { state, instances, timeout } => return lifecycle::wait(state, &instances, timeout),
+        Command::Modify(args) => lifecycle::modify(args)?,
+        Command::Terminate { instances } => return lifecycle::terminate(&instances),
         Command::Completions { shell } => generate::completions(shell)?,
         Command::Man { directory } => generate::man(&directory)?,
-        Command::InstanceProcess { specification } => instance_process(&specification)?,
+        Command::InstanceProcess { specification: Some(specification) } => instance_process(&specification)?,
+        Command::InstanceProcess { specification: None } => return Ok(crate::region::process::main()),
     }
     Ok(0)
 }
@@ -85,7 +94,9 @@ fn instance_process(specification: &Path) -> Result<(), CliError> {
 fn open_region() -> Result<Region, CliError> {
     let paths = Paths::from_env()
         .map_err(|e| CliError::from_error(exit::ENVIRONMENT, &e).next("AMIABLE_HOME=/some/folder amiable …"))?;
-    Region::open(paths).map_err(|e| region_error(&e))
+    let mut region = Region::open(paths).map_err(|e| region_error(&e))?;
+    region.reconcile().map_err(|e| region_error(&e))?;
+    Ok(region)
 }
 
 /// The region's no, with EC2's code if it has one.

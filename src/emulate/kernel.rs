@@ -12,7 +12,7 @@ pub const KERNEL_VARIABLE: &str = "AMIABLE_EMULATE_KERNEL";
 pub const DATA_FOLDER: &str = "emulated-host";
 
 /// A kernel with its modules.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Kernel {
     /// A bzImage, or an ELF file with a PVH note.
     pub image: PathBuf,

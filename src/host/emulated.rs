@@ -24,7 +24,7 @@ use crate::emulate::{Cache, Drive, EmulatedHost, Forward, Kernel, Protocol};
 use crate::storage::{OpenMode, RawImage, Volume, VolumePaths};
 
 /// What the emulated host is made of, found before anything is launched.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Tools {
     kernel: Kernel,
 }
