@@ -115,6 +115,46 @@ pub enum Command {
         #[arg(required = true)]
         instances: Vec<String>,
     },
+    /// Log in to an instance, or run a command there, with its key and its host keys known beforehand.
+    Ssh {
+        /// Id, the start of an id, or name; with USER@ before it if it is not the key's user.
+        #[arg(value_name = "[USER@]INSTANCE")]
+        target: String,
+        /// A private key file instead of the instance's key pair.
+        #[arg(short, long, value_name = "FILE")]
+        identity: Option<PathBuf>,
+        /// A command instead of a shell.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+    /// Run a command in an instance without a terminal, and end with its status.
+    Exec {
+        /// Id, the start of an id, or name.
+        #[arg(value_name = "[USER@]INSTANCE")]
+        target: String,
+        /// A private key file instead of the instance's key pair.
+        #[arg(short, long, value_name = "FILE")]
+        identity: Option<PathBuf>,
+        /// The command.
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+    /// Copy files to or from an instance.
+    Cp {
+        /// A path, or INSTANCE:PATH.
+        from: String,
+        /// A path, or INSTANCE:PATH.
+        to: String,
+        /// A private key file instead of the instance's key pair.
+        #[arg(short, long, value_name = "FILE")]
+        identity: Option<PathBuf>,
+        /// Directories with all that is in them.
+        #[arg(short, long)]
+        recursive: bool,
+    },
+    /// Key pairs: create, import, list, remove.
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Print what the user-data wrote (cloud-init-output.log), also of a running guest.
     Logs {
         /// Id, the start of an id, or name.
@@ -161,9 +201,15 @@ pub struct LaunchArgs {
     /// AWS's metadata options: HttpTokens=required,HttpPutResponseHopLimit=1,HttpEndpoint=disabled,InstanceMetadataTags=enabled.
     #[arg(long, value_name = "OPTIONS")]
     pub metadata_options: Option<String>,
-    /// An OpenSSH public key file for the image's default user.
+    /// The key pair for the image's default user (amiable key ls); run makes and uses one called amiable if none is given.
+    #[arg(long, value_name = "NAME", conflicts_with = "ssh_key")]
+    pub key_name: Option<String>,
+    /// An OpenSSH public key file instead of a key pair.
     #[arg(long, value_name = "FILE.pub")]
     pub ssh_key: Option<PathBuf>,
+    /// Launch without a key pair.
+    #[arg(long, conflicts_with_all = ["ssh_key", "key_name"])]
+    pub no_key: bool,
     /// Start this kernel (bzImage or ELF with a PVH entry) instead of the image's.
     #[arg(long, value_name = "FILE")]
     pub kernel: Option<PathBuf>,
@@ -388,6 +434,32 @@ pub enum ImageCommand {
         /// Names, ids, or starts of ids.
         #[arg(required = true)]
         images: Vec<String>,
+    },
+}
+
+/// `amiable key …`.
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Make a key pair, and print where its private key is.
+    Create {
+        /// Its name.
+        name: String,
+    },
+    /// Take over a public key.
+    Import {
+        /// Its name.
+        name: String,
+        /// An OpenSSH public key file.
+        file: PathBuf,
+    },
+    /// List the key pairs.
+    #[command(visible_alias = "list")]
+    Ls(OutputArgs),
+    /// Forget key pairs, with private keys that were made here.
+    Rm {
+        /// Their names.
+        #[arg(required = true)]
+        names: Vec<String>,
     },
 }
 

@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use super::args::LaunchArgs;
 use super::error::{CliError, exit};
 use super::parse::Publish;
 use crate::emulate::{NotUsable, kvm_usable};
 use crate::host::emulated;
 use crate::host::process::Way;
 use crate::host::spec::PortForward;
+use crate::region::Region;
 use crate::region::paths::Paths;
 
 /// This machine's KVM, or with `emulate` an emulated host; never the one for the other in silence.
@@ -57,6 +59,21 @@ pub fn read_public_key(path: &Path) -> Result<String, CliError> {
 }
 
 /// What a key is known by: the comment at the end of its line.
-pub fn key_name(line: &str) -> String {
+fn key_name(line: &str) -> String {
     line.splitn(3, ' ').nth(2).filter(|comment| !comment.is_empty()).unwrap_or("key").replace('=', "-")
+}
+
+/// The name and the line of the public key that a launch asks for.
+pub fn key(region: &mut Region, args: &LaunchArgs, default: bool) -> Result<Option<(String, String)>, CliError> {
+    if let Some(file) = &args.ssh_key {
+        let line = read_public_key(file)?;
+        return Ok(Some((key_name(&line), line)));
+    }
+    let pair = match &args.key_name {
+        Some(name) => region.key_pair(name),
+        None if default && !args.no_key => region.default_key_pair(),
+        None => return Ok(None),
+    };
+    let pair = pair.map_err(|e| super::region_error(&e))?;
+    Ok(Some((pair.key_name, pair.public_key)))
 }

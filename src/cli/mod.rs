@@ -8,6 +8,7 @@ pub mod error;
 mod generate;
 mod image;
 mod instances;
+mod keys;
 mod launch;
 mod lifecycle;
 mod output;
@@ -16,6 +17,7 @@ mod progress;
 mod records;
 mod report;
 mod run;
+mod ssh;
 mod terminal;
 mod types;
 mod user_data;
@@ -65,6 +67,10 @@ fn dispatch(cli: Cli, started: Instant) -> Result<u8, CliError> {
         Command::Describe { instance, output } => instances::describe(&instance, &output)?,
         Command::Console { instance, attach: true, .. } => lifecycle::attach(&instance)?,
         Command::Console { instance, follow, .. } => instances::console(&instance, follow)?,
+        Command::Ssh { target, identity, command } => ssh::ssh(&target, identity.as_deref(), &command, false)?,
+        Command::Exec { target, identity, command } => ssh::ssh(&target, identity.as_deref(), &command, true)?,
+        Command::Cp { from, to, identity, recursive } => ssh::cp(&from, &to, identity.as_deref(), recursive)?,
+        Command::Key(command) => keys::run(command)?,
         Command::Logs { instance } => lifecycle::logs(&instance)?,
         Command::ImdsLog { instance, json } => instances::imds_log(&instance, json)?,
         Command::Stop { instances, force, no_wait } => return lifecycle::stop(&instances, force, !no_wait),

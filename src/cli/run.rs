@@ -19,6 +19,7 @@ use crate::host::logs::GUEST_LOGS;
 use crate::host::observer::Observer;
 use crate::host::process::Way;
 use crate::host::session::Update;
+use crate::host::spec::PortForward;
 use crate::host::stage::Stage;
 use crate::host::watch::{Finally, Goal, Patience, Report, Watcher, watch};
 use crate::region::capacity::host_facts;
@@ -36,6 +37,8 @@ struct Manner {
     throw_away: bool,
     private_ip: Option<Ipv4Addr>,
     shutdown_behavior: ShutdownBehavior,
+    /// Whether it gets the region's own key pair if none is named.
+    default_key: bool,
 }
 
 impl Manner {
@@ -62,6 +65,7 @@ pub fn run(args: RunArgs, emulate: bool, started: Instant) -> Result<u8, CliErro
         throw_away: args.throw_away,
         private_ip: args.private_ip,
         shutdown_behavior: args.shutdown_behavior.map_or(ShutdownBehavior::Stop, Into::into),
+        default_key: true,
     };
     launch_and_watch(&args.image, args.user_data.as_deref(), &args.launch, &manner, emulate, started)
 }
@@ -78,6 +82,7 @@ pub fn test(args: TestArgs, emulate: bool, started: Instant) -> Result<u8, CliEr
         throw_away: !args.keep,
         private_ip: None,
         shutdown_behavior: ShutdownBehavior::Stop,
+        default_key: args.keep,
     };
     launch_and_watch(&args.image, Some(&args.user_data), &args.launch, &manner, emulate, started)
 }
@@ -93,7 +98,7 @@ fn launch_and_watch(
     let progress = Progress::new();
     let mut region = super::open_region()?;
     let way = launch::choose(emulate, region.paths())?;
-    let request = request(&region, image, data, args, manner, &way, &progress)?;
+    let request = request(&mut region, image, data, args, manner, &way, &progress)?;
     let mut launched = region.run_instances(&request, manner.count).map_err(|e| super::region_error(&e))?;
     if way.is_emulated() {
         progress.note("emulated host: QEMU TCG with nested SVM; expect a minute where KVM takes seconds");
@@ -165,7 +170,7 @@ pub(super) fn wait_until_it_runs(observer: &mut Observer) -> Result<(), CliError
 
 /// All that a launch asks for, checked as EC2 and this machine would.
 fn request(
-    region: &Region,
+    region: &mut Region,
     image: &str,
     data: Option<&Path>,
     args: &LaunchArgs,
@@ -194,7 +199,13 @@ fn request(
     }
     let options = args.metadata_options.as_deref().unwrap_or("");
     let metadata_options = MetadataOptions::default().with(options).map_err(|e| super::region_error(&e.into()))?;
-    let public_key = args.ssh_key.as_deref().map(launch::read_public_key).transpose()?;
+    let key = launch::key(region, args, manner.default_key).map_err(|e| e.next("amiable key ls"))?;
+    let mut forwards: Vec<PortForward> = args.publish.iter().map(|p| (*p).into()).collect();
+    if key.is_some() && !forwards.iter().any(|f| f.guest_port == 22 && !f.udp) {
+        // For `amiable ssh`: any free port, on this machine only.
+        forwards.push(PortForward { host: (Ipv4Addr::LOCALHOST, 0).into(), guest_port: 22, udp: false });
+    }
+    let (key_name, public_key) = key.unzip();
     Ok(LaunchRequest {
         image,
         instance_type,
@@ -208,10 +219,10 @@ fn request(
         bound_to_command: manner.bound_to_command(),
         parameters: LaunchParameters {
             user_data,
-            key_name: public_key.as_deref().map(launch::key_name),
+            key_name,
             public_key,
             throw_away: manner.throw_away,
-            forwards: args.publish.iter().map(|p| (*p).into()).collect(),
+            forwards,
             host_loopback: args.host_loopback,
             kernel: args.kernel.as_deref().map(launch::existing_file).transpose()?,
             initrd: args.initrd.as_deref().map(launch::existing_file).transpose()?,

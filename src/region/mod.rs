@@ -6,6 +6,7 @@ pub mod capacity;
 pub mod error;
 mod images;
 mod instances;
+pub mod keys;
 mod launch;
 mod lifecycle;
 pub mod lock;

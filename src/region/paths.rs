@@ -75,6 +75,11 @@ impl Paths {
         self.instance(instance_id).join("process.log")
     }
 
+    /// The private key of a key pair that was made here.
+    pub fn private_key(&self, name: &str) -> PathBuf {
+        self.state.join("keys").join(name)
+    }
+
     /// The keys that sign instance identity documents.
     pub fn identity_keys(&self) -> PathBuf {
         self.state.join("identity")

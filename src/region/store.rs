@@ -45,6 +45,7 @@ const MIGRATIONS: &[&str] = &["
     ) STRICT;
     -- The few that are on their way from one state to another, or run: what is checked by every command.
     CREATE INDEX instance_alive ON instance (state) WHERE state NOT IN ('stopped', 'terminated');
+    CREATE TABLE key_pair (name TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT;
 "];
 
 /// Why the store could not be used.
@@ -230,6 +231,31 @@ impl Tables<'_> {
     /// The instance of this id.
     pub fn instance<T: DeserializeOwned>(&self, instance_id: &str) -> Result<Option<T>, StoreError> {
         Ok(self.bodies("SELECT body FROM instance WHERE instance_id = ?1", [instance_id])?.pop())
+    }
+
+    /// Add or replace a key pair.
+    pub fn put_key_pair(&self, name: &str, body: &impl Serialize) -> Result<(), StoreError> {
+        self.connection.execute(
+            "INSERT OR REPLACE INTO key_pair (name, body) VALUES (?1, ?2)",
+            params![name, serde_json::to_string(body)?],
+        )?;
+        Ok(())
+    }
+
+    /// The key pair of this name.
+    pub fn key_pair<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StoreError> {
+        Ok(self.bodies("SELECT body FROM key_pair WHERE name = ?1", [name])?.pop())
+    }
+
+    /// All key pairs.
+    pub fn key_pairs<T: DeserializeOwned>(&self) -> Result<Vec<T>, StoreError> {
+        self.bodies("SELECT body FROM key_pair ORDER BY name", [])
+    }
+
+    /// Take a key pair away.
+    pub fn remove_key_pair(&self, name: &str) -> Result<(), StoreError> {
+        self.connection.execute("DELETE FROM key_pair WHERE name = ?1", [name])?;
+        Ok(())
     }
 
     /// Keep what an instance is started with.
