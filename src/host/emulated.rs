@@ -6,7 +6,6 @@
 //! [`running::serve`](super::running::serve)).
 
 use std::fmt;
-use std::fs;
 use std::io::{self, BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -21,7 +20,7 @@ use super::{bootfiles, services};
 use crate::boot::SharedDisk;
 use crate::emulate::kernel::{KERNEL_VARIABLE, NotFound, Search};
 use crate::emulate::{Cache, Drive, EmulatedHost, Forward, Kernel, Protocol};
-use crate::storage::{OpenMode, RawImage, Volume, VolumePaths};
+use crate::storage::{OpenMode, VolumePaths};
 
 /// What the emulated host is made of, found before anything is launched.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
@@ -71,9 +70,7 @@ pub fn start(tools: &Tools, spec: &InstanceSpec, records: &Path, started: Instan
     });
     let session = Session::new(seen, orders, records, started)?;
     let tell = move |event| sender.send(Seen { at: Instant::now(), event }).is_ok();
-    for forward in forwards {
-        tell(Event::Warning { text: forward });
-    }
+    tell(Event::Published { forwards });
     let stdout = inner.stdout.take().ok_or("the emulated host has no standard output")?;
     let stderr = inner.stderr.take().ok_or("the emulated host has no standard error")?;
     let warn = tell.clone();
@@ -85,7 +82,8 @@ pub fn start(tools: &Tools, spec: &InstanceSpec, records: &Path, started: Instan
         let mut ended = false;
         let read = read_events(stdout, |event| {
             ended |= matches!(event, Event::Ended { .. });
-            tell(event)
+            // Its ports are the emulated host's own; what leads to them is known here.
+            matches!(event, Event::Published { .. }) || tell(event)
         });
         let status = inner.wait(None);
         if !ended {
@@ -102,8 +100,8 @@ pub fn start(tools: &Tools, spec: &InstanceSpec, records: &Path, started: Instan
     Ok(Running::new(session, look(spec), thread))
 }
 
-/// The emulated host for an instance, and remarks on published ports.
-fn host(tools: &Tools, spec: &InstanceSpec) -> Result<(EmulatedHost, Vec<String>), StartError> {
+/// The emulated host for an instance, and its published ports.
+fn host(tools: &Tools, spec: &InstanceSpec) -> Result<(EmulatedHost, Vec<PortForward>), StartError> {
     let mut inner = spec.clone();
     let mut drives = Vec::new();
     let mut drive = |path: &Path, read_only: bool| {
@@ -111,13 +109,21 @@ fn host(tools: &Tools, spec: &InstanceSpec) -> Result<(EmulatedHost, Vec<String>
         drives.push(Drive { path: path.to_owned(), read_only, cache });
         PathBuf::from(EmulatedHost::device(drives.len() - 1))
     };
-    inner.root.data = drive(&spec.root.data, false);
-    inner.root.map = drive(&spec.root.map, false);
-    inner.root.base = drive(&spec.root.base, true);
+    for volume in std::iter::once(&mut inner.root).chain(&mut inner.volumes) {
+        if let Some(image) = &mut volume.chain.image {
+            *image = drive(image, true);
+        }
+        for layer in &mut volume.chain.frozen {
+            *layer = VolumePaths { data: drive(&layer.data, true), map: drive(&layer.map, true) };
+        }
+        volume.top = VolumePaths { data: drive(&volume.top.data, false), map: drive(&volume.top.map, false) };
+        // Inside, a flush must reach the drive, or it is lost when the emulated host ends. What a drive's flush costs is `cache`.
+        volume.throw_away = false;
+    }
     if let Some(kernel) = &spec.boot.kernel {
         inner.boot.kernel = Some(drive(kernel, true));
     } else {
-        let (plan, kernel, initrd) = bootfiles::paths(&spec.boot, &spec.root.base)?;
+        let (plan, kernel, initrd) = bootfiles::paths(&spec.boot, &*look(spec))?;
         let ready =
             ReadyFiles { kernel: drive(&kernel, true), initrd: initrd.as_deref().map(|path| drive(path, true)) };
         inner.boot.plan = Some(plan);
@@ -126,8 +132,6 @@ fn host(tools: &Tools, spec: &InstanceSpec) -> Result<(EmulatedHost, Vec<String>
     if let Some(initrd) = &spec.boot.initrd {
         inner.boot.initrd = Some(drive(initrd, true));
     }
-    // Inside, a flush must reach the drive, or it is lost when the emulated host ends. What a drive's flush costs is `cache`.
-    inner.root.throw_away = false;
     inner.boot.cache = "/tmp/boot".into();
     inner.identity_keys = "/root/identity".into();
     inner.network.upstreams = vec![OUTER_DNS];
@@ -138,11 +142,11 @@ fn host(tools: &Tools, spec: &InstanceSpec) -> Result<(EmulatedHost, Vec<String>
     let mut host = EmulatedHost::new(tools.kernel.clone(), ["instance-process", SPECIFICATION])
         .memory_mib(u32::try_from(memory).unwrap_or(u32::MAX))
         .file(format!("/root/identity/{}", services::KEYS_FILE), 0o600, keys.to_string().into_bytes());
-    let mut remarks = Vec::new();
+    let mut published = Vec::new();
     inner.network.forwards.clear();
     for (port, wanted) in (FIRST_INNER_PORT..).zip(&spec.network.forwards) {
-        let (outer, remark) = outer_port(wanted)?;
-        remarks.extend(remark);
+        let outer = outer_port(wanted)?;
+        published.push(PortForward { host: outer.into(), ..*wanted });
         let protocol = if wanted.udp { Protocol::Udp } else { Protocol::Tcp };
         host = host.forward(Forward { protocol, host: outer, port });
         let here = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
@@ -151,11 +155,11 @@ fn host(tools: &Tools, spec: &InstanceSpec) -> Result<(EmulatedHost, Vec<String>
     for drive in drives {
         host = host.drive(drive);
     }
-    Ok((host.file(SPECIFICATION, 0o600, serde_json::to_vec(&inner)?), remarks))
+    Ok((host.file(SPECIFICATION, 0o600, serde_json::to_vec(&inner)?), published))
 }
 
 /// Where QEMU shall listen for a published port. It can't tell which port it took, so a free one is found for it.
-fn outer_port(wanted: &PortForward) -> Result<(SocketAddrV4, Option<String>), StartError> {
+fn outer_port(wanted: &PortForward) -> Result<SocketAddrV4, StartError> {
     let SocketAddr::V4(address) = wanted.host else {
         return Err(format!("{}: the emulated host publishes ports on IPv4 addresses only", wanted.host).into());
     };
@@ -166,20 +170,15 @@ fn outer_port(wanted: &PortForward) -> Result<(SocketAddrV4, Option<String>), St
     };
     let port =
         found.map_err(|e| format!("can't listen on {address} for the guest's port {}: {e}", wanted.guest_port))?.port();
-    let chosen = SocketAddrV4::new(*address.ip(), port);
-    let remark = (address.port() == 0).then(|| format!("{chosen} leads to the guest's port {}", wanted.guest_port));
-    Ok((chosen, remark))
+    Ok(SocketAddrV4::new(*address.ip(), port))
 }
 
 /// Looks at the volume's files from outside, while or after they are written inside.
 fn look(spec: &InstanceSpec) -> Arc<OpenDisk> {
     let root = spec.root.clone();
     Arc::new(move || {
-        let base = Arc::new(RawImage::open(&root.base).map_err(io::Error::other)?);
-        let paths = VolumePaths { data: root.data.clone(), map: root.map.clone() };
-        // Both must be there; that they are being written is in the nature of a look.
-        fs::metadata(&paths.map)?;
-        let volume = Volume::open(&paths, Some(base), OpenMode::ReadOnly).map_err(io::Error::other)?;
+        // That it is being written is in the nature of a look.
+        let volume = root.chain.open_volume(&root.top, OpenMode::ReadOnly).map_err(io::Error::other)?;
         Ok(Arc::new(volume) as SharedDisk)
     })
 }

@@ -22,4 +22,5 @@ pub mod sockets;
 pub mod spec;
 pub mod stage;
 pub mod verdict;
+mod volumes;
 pub mod watch;

@@ -32,7 +32,10 @@ impl Chain {
     /// Open all of it for reading. `None` for an empty chain, which reads as zeros.
     pub fn open(&self) -> Result<Option<Arc<dyn Layer>>, StorageError> {
         if self.frozen.len() > MOST_LAYERS {
-            return Err(StorageError::BadSize { size: self.frozen.len() as u64, reason: "a volume has at most 64 layers" });
+            return Err(StorageError::BadSize {
+                size: self.frozen.len() as u64,
+                reason: "a volume has at most 64 layers",
+            });
         }
         let mut base: Option<Arc<dyn Layer>> = match &self.image {
             Some(path) => Some(Arc::new(RawImage::open(path)?)),

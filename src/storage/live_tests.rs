@@ -82,7 +82,10 @@ fn frozen_layers_are_not_written_and_chains_are_not_mixed_up() {
     assert!(matches!(frozen, StorageError::Frozen { .. }), "{frozen}");
     for wrong in [&["b"][..], &["a"], &[]] {
         let error = rig.above(wrong).open_volume(&rig.layer("c"), OpenMode::ReadWrite).unwrap_err();
-        assert!(matches!(error, StorageError::WrongParent { .. } | StorageError::BaseChanged { .. }), "{wrong:?}: {error}");
+        assert!(
+            matches!(error, StorageError::WrongParent { .. } | StorageError::BaseChanged { .. }),
+            "{wrong:?}: {error}"
+        );
     }
     rig.above(&["a", "b"]).open_volume(&rig.layer("c"), OpenMode::ReadWrite).unwrap();
 }

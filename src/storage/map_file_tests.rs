@@ -10,12 +10,7 @@ fn a_header_survives_and_a_damaged_one_is_refused() {
         bad[bit / 8] ^= 1 << (bit % 8);
         assert!(Header::from_bytes(&bad).is_err(), "bit {bit}");
     }
-    for header in [
-        header_of(0, 0),
-        header_of(100, 0),
-        header_of(MAX_SIZE + 512, 0),
-        header_of(512, 1024),
-    ] {
+    for header in [header_of(0, 0), header_of(100, 0), header_of(MAX_SIZE + 512, 0), header_of(512, 1024)] {
         assert!(Header::from_bytes(&header.to_bytes()).is_err(), "{header:?}");
     }
 }
