@@ -59,7 +59,7 @@ mod runner;
 mod spec;
 mod statistics;
 #[cfg(test)]
-mod testing;
+pub(super) mod testing;
 
 use controller::{Controller, Slot};
 use spec::register;
