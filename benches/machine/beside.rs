@@ -16,11 +16,11 @@ use super::monitors::{self, Guest, IMAGE};
 use super::settings::{Group, Monitor};
 
 /// What to measure with what.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Plan {
-    pub monitors: Vec<Monitor>,
+    pub monitor: Monitor,
+    /// A group for each run, in this order.
     pub groups: Vec<Group>,
-    pub runs: usize,
     /// The static binary.
     pub amiable: PathBuf,
     pub qemu: PathBuf,
@@ -42,7 +42,8 @@ const ATTEMPTS: usize = 3;
 /// Counters of KVM.
 const KVM: &str = "/sys/kernel/debug/kvm";
 
-/// Carry a plan out; the figures go to standard output, for the role that waits there.
+/// Carry a plan out. For the role that waits at the other end of standard output: a line when all is prepared, and one with
+/// the figures of each run.
 pub fn main(plan: &Path) -> Result<(), Failure> {
     let plan: Plan = serde_json::from_slice(&fs::read(plan)?)?;
     fs::create_dir_all(&plan.work)?;
@@ -50,21 +51,15 @@ pub fn main(plan: &Path) -> Result<(), Failure> {
     if !Path::new(KVM).exists() {
         let _ = mount("debugfs", "/sys/kernel/debug", "debugfs", MountFlags::empty(), None);
     }
-    let mut figures = Figures::default();
-    for monitor in &plan.monitors {
-        prepare(&plan, *monitor)?;
-        for group in &plan.groups {
-            for run in 1..=plan.runs {
-                eprintln!("{} {group:?} {run}", monitor.name());
-                figures.append(patiently(&plan, *monitor, *group)?);
-            }
-        }
+    prepare(&plan, plan.monitor)?;
+    println!("{}", serde_json::to_string(&Figures::default())?);
+    for group in &plan.groups {
+        println!("{}", serde_json::to_string(&patiently(&plan, plan.monitor, *group)?)?);
     }
-    println!("{}", serde_json::to_string(&figures)?);
     Ok(())
 }
 
-/// Once more where a guest dies: under icount a guest that KVM runs inside of TCG does now and then, with any monitor.
+/// Once more where a guest dies: under icount, guests of a KVM that itself runs in TCG do now and then, with any monitor.
 fn patiently(plan: &Plan, monitor: Monitor, group: Group) -> Result<Figures, Failure> {
     for _ in 1..ATTEMPTS {
         match measure(plan, monitor, group) {

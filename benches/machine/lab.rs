@@ -1,11 +1,12 @@
 //! On this machine: finds and makes what is needed, has it carried out here or in the emulated host, and prints the document.
 
+use std::any::Any;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use amiable::boot::cache::KernelCache;
@@ -21,6 +22,10 @@ use super::{Failure, debian};
 
 /// The partition of the tiny image that is empty and holds the guest's part.
 const PARTITION: u32 = 15;
+/// No run takes longer, and no preparation.
+const SILENCE: Duration = Duration::from_secs(300);
+/// How many emulated hosts may be needed for one monitor.
+const HOSTS: usize = 8;
 pub const QEMU: &str = "/usr/bin/qemu-system-x86_64";
 /// What QEMU reads to start a PVH kernel.
 const FIRMWARE: [&str; 4] = [
@@ -54,8 +59,11 @@ pub fn main(settings: &Settings) -> Result<(), Failure> {
     let mut figures = Figures::default();
     let beside: Vec<Group> = settings.groups.iter().copied().filter(|group| *group != Group::Test).collect();
     if !beside.is_empty() {
-        let plan = plan(settings, beside, work.path())?;
-        figures.append(if settings.emulated { emulated(settings, plan)? } else { native(plan)? });
+        let mut plan = plan(settings, beside, work.path())?;
+        for monitor in &settings.monitors {
+            plan.monitor = *monitor;
+            carry_out(settings, plan.clone(), &mut figures)?;
+        }
     }
     if settings.groups.contains(&Group::Test) {
         debian::measure(settings, work.path(), &mut figures)?;
@@ -80,9 +88,8 @@ fn plan(settings: &Settings, groups: Vec<Group>, work: &Path) -> Result<Plan, Fa
     let cache = KernelCache::open(work)?;
     let boot = prepare(&disk, &cache, InitrdPolicy::Auto, None)?;
     Ok(Plan {
-        monitors: settings.monitors.clone(),
-        groups,
-        runs: settings.runs,
+        monitor: Monitor::Amiable,
+        groups: groups.iter().flat_map(|group| vec![*group; settings.runs]).collect(),
         amiable: amiable()?,
         qemu: QEMU.into(),
         kernel: cache.path(&boot.kernel).ok_or("the kernel is not in the cache")?,
@@ -93,72 +100,84 @@ fn plan(settings: &Settings, groups: Vec<Group>, work: &Path) -> Result<Plan, Fa
     })
 }
 
+/// Run by run. An emulated host that stands still is replaced, and the next goes on with what is left: under icount, QEMU sometimes
+/// waits with a halted CPU for an instruction count that a halted CPU does not reach, and its clock, so every time-out inside,
+/// stands.
+fn carry_out(settings: &Settings, mut plan: Plan, figures: &mut Figures) -> Result<(), Failure> {
+    let name = plan.monitor.name();
+    for _ in 0..HOSTS {
+        let (output, _host) = if settings.emulated { emulated(settings, &plan)? } else { native(&plan)? };
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            BufReader::new(output).lines().map_while(Result::ok).all(|line| sender.send(line).is_ok())
+        });
+        let mut prepared = false;
+        while let (false, Ok(line)) = (plan.groups.is_empty(), lines.recv_timeout(SILENCE)) {
+            figures.append(serde_json::from_str(&line)?);
+            if std::mem::replace(&mut prepared, true) {
+                let group = plan.groups.remove(0);
+                eprintln!("{name}: {group:?}, {} runs left", plan.groups.len());
+            } else {
+                eprintln!("{name}: prepared");
+            }
+        }
+        if plan.groups.is_empty() {
+            return Ok(());
+        }
+        if !settings.emulated {
+            break;
+        }
+        eprintln!("{name}: the emulated host ended or stands still; another takes its place");
+    }
+    Err(format!("{name}: {} runs were not done", plan.groups.len()).into())
+}
+
+/// Where the figures come from, and what keeps their source alive.
+type Source = (Box<dyn Read + Send>, Box<dyn Any>);
+
 /// On this machine's KVM; files lie in /dev/shm, as in the emulated host they lie on tmpfs.
-fn native(mut plan: Plan) -> Result<Figures, Failure> {
+fn native(plan: &Plan) -> Result<Source, Failure> {
     let memory = tempfile::tempdir_in("/dev/shm")?;
-    memory.path().clone_into(&mut plan.work);
+    let plan = Plan { work: memory.path().to_owned(), ..plan.clone() };
     let file = memory.path().join("plan.json");
     std::fs::write(&file, serde_json::to_vec(&plan)?)?;
-    let output = Command::new(std::env::current_exe()?)
-        .arg("beside")
-        .arg(&file)
-        .stderr(std::process::Stdio::inherit())
-        .output()?;
-    if !output.status.success() {
-        return Err(format!("the measuring process: {}", output.status).into());
-    }
-    Ok(serde_json::from_slice(&output.stdout)?)
+    let mut child =
+        Command::new(std::env::current_exe()?).arg("beside").arg(&file).stdout(std::process::Stdio::piped()).spawn()?;
+    let output = child.stdout.take().ok_or("no output")?;
+    Ok((Box::new(output), Box::new(memory)))
 }
 
-/// In the emulated host, one for each monitor.
-fn emulated(settings: &Settings, mut plan: Plan) -> Result<Figures, Failure> {
-    let mut figures = Figures::default();
-    for monitor in &settings.monitors {
-        plan.monitors = vec![*monitor];
-        let inside = Plan {
-            amiable: "/root/amiable".into(),
-            qemu: QEMU.into(),
-            kernel: "/root/vmlinux".into(),
-            image: EmulatedHost::device(0).into(),
-            work: "/tmp/machine".into(),
-            monitors: vec![*monitor],
-            groups: plan.groups.clone(),
-            cmdline: plan.cmdline.clone(),
-            ..plan
-        };
-        let mut host = EmulatedHost::new(kernel()?, ["beside", "/root/plan.json"])
-            .binary(amiable()?)
-            .program("/root/machine")
-            .icount(settings.icount)
-            .memory_mib(3072)
-            .boot_timeout(Duration::from_secs(600))
-            .drive(Drive { path: plan.image.clone(), read_only: true, cache: Cache::Unsafe })
-            .file("/root/machine", 0o755, binary::read_static(&std::env::current_exe()?)?)
-            .file("/root/plan.json", 0o600, serde_json::to_vec(&inside)?);
-        // Not the emulated host's own /init: pages of a file that two processes run count half for each.
-        host = match monitor {
-            Monitor::Amiable => host.file("/root/amiable", 0o755, binary::read_static(&amiable()?)?),
-            Monitor::Qemu => with_qemu(host)?.file("/root/vmlinux", 0o644, std::fs::read(&plan.kernel)?),
-        };
-        figures.append(run(host, &format!("{} in the emulated host", monitor.name()))?);
-    }
-    Ok(figures)
-}
-
-fn run(host: EmulatedHost, what: &str) -> Result<Figures, Failure> {
-    eprintln!("{what}: starts");
+/// In an emulated host.
+fn emulated(settings: &Settings, plan: &Plan) -> Result<Source, Failure> {
+    let inside = Plan {
+        amiable: "/root/amiable".into(),
+        kernel: "/root/vmlinux".into(),
+        image: EmulatedHost::device(0).into(),
+        work: "/tmp/machine".into(),
+        ..plan.clone()
+    };
+    let mut host = EmulatedHost::new(kernel()?, ["beside", "/root/plan.json"])
+        .binary(amiable()?)
+        .program("/root/machine")
+        .icount(settings.icount)
+        .memory_mib(3072)
+        .boot_timeout(SILENCE)
+        .drive(Drive { path: plan.image.clone(), read_only: true, cache: Cache::Unsafe })
+        .file("/root/machine", 0o755, binary::read_static(&std::env::current_exe()?)?)
+        .file("/root/plan.json", 0o600, serde_json::to_vec(&inside)?);
+    // Not the emulated host's own /init: pages of a file that two processes run count half for each.
+    host = match plan.monitor {
+        Monitor::Amiable => host.file("/root/amiable", 0o755, binary::read_static(&amiable()?)?),
+        Monitor::Qemu => with_qemu(host)?.file("/root/vmlinux", 0o644, std::fs::read(&plan.kernel)?),
+    };
+    eprintln!("{}: an emulated host starts", plan.monitor.name());
     let mut running = host.start()?;
     let messages = running.stderr.take().ok_or("no messages")?;
     std::thread::spawn(move || {
         BufReader::new(messages).lines().map_while(Result::ok).for_each(|line| eprintln!("{line}"))
     });
-    let mut document = Vec::new();
-    running.stdout.take().ok_or("no output")?.read_to_end(&mut document)?;
-    let status = running.wait(Some(Duration::from_secs(60)))?;
-    if !status.success() {
-        return Err(format!("{what}: {status}").into());
-    }
-    Ok(serde_json::from_slice(&document)?)
+    let output = running.stdout.take().ok_or("no output")?;
+    Ok((Box::new(output), Box::new(running)))
 }
 
 /// QEMU with its libraries and firmware at the places that it knows.

@@ -27,6 +27,9 @@
 //! do not. `test` alone is measured in real time with a free-running emulated host, for a whole boot of Debian would take too
 //! long; its runs alternate between the monitors.
 //!
+//! Such a guest sometimes dies, and such an emulated host sometimes stands still, whatever monitor runs: TCG's own trouble. The
+//! run is then made once more, said on standard error; what is printed comes from whole runs only.
+//!
 //! # The figures
 //!
 //! Each name begins with `amiable/` or `qemu/`. Guests of `start`, `disk`, `net` and `memory` run the tiny image's stock kernel and
