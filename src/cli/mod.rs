@@ -4,6 +4,7 @@
 
 pub mod args;
 mod doctor;
+mod emulate;
 pub mod error;
 mod generate;
 mod image;
@@ -28,6 +29,7 @@ use clap::Parser;
 
 use self::args::{Cli, Command};
 use self::error::{CliError, exit};
+use crate::emulate::keeper;
 use crate::host::running;
 use crate::region::Region;
 use crate::region::error::RegionError;
@@ -67,6 +69,8 @@ fn dispatch(cli: Cli, started: Instant) -> Result<u8, CliError> {
         Command::Terminate { instances } => instances::terminate(&instances)?,
         Command::Completions { shell } => generate::completions(shell)?,
         Command::Man { directory } => generate::man(&directory)?,
+        Command::Emulate(command) => emulate::run(command)?,
+        Command::EmulateKeeper { settings } => return Ok(keeper::main(&settings)),
         Command::InstanceProcess { specification } => instance_process(&specification)?,
     }
     Ok(0)
@@ -82,10 +86,13 @@ fn instance_process(specification: &Path) -> Result<(), CliError> {
     running::serve(&spec, std::io::stdin(), std::io::stdout()).map_err(|e| other(&e))
 }
 
+fn paths() -> Result<Paths, CliError> {
+    Paths::from_env()
+        .map_err(|e| CliError::from_error(exit::ENVIRONMENT, &e).next("AMIABLE_HOME=/some/folder amiable …"))
+}
+
 fn open_region() -> Result<Region, CliError> {
-    let paths = Paths::from_env()
-        .map_err(|e| CliError::from_error(exit::ENVIRONMENT, &e).next("AMIABLE_HOME=/some/folder amiable …"))?;
-    Region::open(paths).map_err(|e| region_error(&e))
+    Region::open(paths()?).map_err(|e| region_error(&e))
 }
 
 /// The region's no, with EC2's code if it has one.

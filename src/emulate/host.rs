@@ -159,6 +159,7 @@ impl EmulatedHost {
             icount: self.icount,
             drives: &self.drives,
             forwards: &self.forwards,
+            control: None,
         });
         let (channel, inner) = UnixStream::pair().map_err(io_error("a channel"))?;
         let machine =

@@ -18,7 +18,7 @@ use super::machine::Machine;
 use super::window::{Room, Window};
 
 /// The stream of the one command of a channel that has one.
-const STREAM: u32 = 1;
+pub(super) const STREAM: u32 = 1;
 /// What a signal that means "at once" is called.
 const SIGKILL: i32 = 9;
 /// How long QEMU may take to be gone once its end of the channel is.
