@@ -64,11 +64,9 @@ pub enum Kind {
 impl Kind {
     fn from_byte(byte: u8) -> Option<Self> {
         use Kind::*;
-        [
-            Stdin, StdinEnd, Signal, Bye, Run, Leave, Hello, Stdout, Stderr, Exit, Failed, Started, Room, Part, Message,
-        ]
-        .into_iter()
-        .find(|kind| *kind as u8 == byte)
+        [Stdin, StdinEnd, Signal, Bye, Run, Leave, Hello, Stdout, Stderr, Exit, Failed, Started, Room, Part, Message]
+            .into_iter()
+            .find(|kind| *kind as u8 == byte)
     }
 }
 

@@ -62,7 +62,9 @@ pub enum Error {
         when: &'static str,
     },
     /// The binary inside, or the shared host's keeper, is of another version.
-    #[error("the emulated host is of another version of amiable: `amiable emulate stop` ends it and all that runs in it")]
+    #[error(
+        "the emulated host is of another version of amiable: `amiable emulate stop` ends it and all that runs in it"
+    )]
     OtherVersion,
     /// It did not get ready, or did not end, in time.
     #[error("the emulated host was not {what} within {} s{tail}", after.as_secs())]

@@ -111,7 +111,9 @@ impl Server {
     fn run(self: &Arc<Self>, stream: u32, order: &[u8]) {
         let order: Order = match serde_json::from_slice(order) {
             Ok(order) => order,
-            Err(error) => return self.fail(stream, &Failure::Command(format!("an order that makes no sense: {error}"))),
+            Err(error) => {
+                return self.fail(stream, &Failure::Command(format!("an order that makes no sense: {error}")));
+            }
         };
         let (command, input) = Command::new(stream, Duration::from_millis(order.grace_ms.into()));
         let command = Arc::new(command);

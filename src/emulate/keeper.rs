@@ -43,7 +43,10 @@ enum Machine {
     Starting,
     Up(Arc<Host>),
     Stopping(Arc<Host>),
-    Gone(String),
+    /// It was up.
+    Gone,
+    /// It never was.
+    Failed(String),
 }
 
 /// What all threads share.
@@ -87,7 +90,7 @@ impl Keeper {
             Machine::Starting => (Phase::Starting, None),
             Machine::Up(host) => (Phase::Up, Some(Arc::clone(host))),
             Machine::Stopping(host) => (Phase::Stopping, Some(Arc::clone(host))),
-            Machine::Gone(_) => (Phase::Stopping, None),
+            Machine::Gone | Machine::Failed(_) => (Phase::Stopping, None),
         };
         let qemu_pid = host.map(|host| host.machine.pid());
         Status {
@@ -108,7 +111,7 @@ impl Keeper {
     fn stop(&self, grace: Duration) {
         let host = match &mut *self.settled() {
             Machine::Up(host) | Machine::Stopping(host) => Arc::clone(host),
-            Machine::Gone(_) | Machine::Starting => return,
+            Machine::Gone | Machine::Failed(_) | Machine::Starting => return,
         };
         self.set(Machine::Stopping(Arc::clone(&host)));
         let grace_ms = u32::try_from(grace.as_millis()).unwrap_or(u32::MAX);
@@ -119,8 +122,8 @@ impl Keeper {
     }
 
     /// Nothing runs any more: all that wait hear why.
-    fn gone(&self, why: &str) {
-        self.set(Machine::Gone(why.to_owned()));
+    fn gone(&self, machine: Machine, why: &str) {
+        self.set(machine);
         let text = serde_json::to_vec(&Failure::Host(why.to_owned())).unwrap_or_default();
         for outbox in self.streams().values() {
             outbox.put(Kind::Failed, &text);
@@ -181,8 +184,7 @@ fn run(settings: &str) -> io::Result<()> {
         clients: Mutex::default(),
         client_left: Condvar::new(),
     });
-    let mut signals =
-        signal_hook::iterator::Signals::new([signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT])?;
+    let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT])?;
     let stopper = Arc::clone(&keeper);
     thread::spawn(move || {
         for _ in signals.forever() {
@@ -199,11 +201,12 @@ fn run(settings: &str) -> io::Result<()> {
             while host.machine.wait(Duration::from_secs(3600)).is_none() {}
             let asked = matches!(&*keeper.machine(), Machine::Stopping(_));
             let why = if asked { "was stopped".to_owned() } else { format!("ended{}", host.machine.tail()) };
-            keeper.gone(&why);
+            keeper.gone(Machine::Gone, &why);
             if asked { Ok(()) } else { Err(io::Error::other(format!("the emulated host {why}"))) }
         }
         Err(error) => {
-            keeper.gone(&format!("did not start: {error}"));
+            let why = format!("did not start: {error}");
+            keeper.gone(Machine::Failed(why.clone()), &why);
             Err(io::Error::other(error.to_string()))
         }
     };

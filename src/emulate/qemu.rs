@@ -94,7 +94,12 @@ pub(super) fn arguments(config: &Config) -> Vec<OsString> {
     add(&["-chardev", "socket,id=channel,fd=0"]);
     add(&["-device", "virtio-serial-pci,addr=0x3,max_ports=2"]);
     add(&["-device", &format!("virtserialport,nr=1,chardev=channel,name={PORT_NAME}")]);
-    add(&["-netdev", &netdev(config.forwards), "-device", &format!("virtio-net-pci,addr=0x4,netdev={NETDEV},romfile=")]);
+    add(&[
+        "-netdev",
+        &netdev(config.forwards),
+        "-device",
+        &format!("virtio-net-pci,addr=0x4,netdev={NETDEV},romfile="),
+    ]);
     if let Some(control) = config.control {
         add(&["-chardev", &format!("socket,id=control,fd={control}"), "-mon", "chardev=control,mode=control"]);
         // One slot for hundreds of drives. Inside, they are looked for on order: no events.

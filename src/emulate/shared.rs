@@ -40,8 +40,8 @@ impl SharedHost {
     /// Waits until the host of the directory in `settings` is up; starts it if it is not. One that runs already is taken
     /// as it is, with the memory and the CPUs that it has.
     pub fn open(mut settings: Settings) -> Result<Self, Error> {
-        settings.directory = std::path::absolute(&settings.directory)
-            .map_err(io_error(settings.directory.display().to_string()))?;
+        settings.directory =
+            std::path::absolute(&settings.directory).map_err(io_error(settings.directory.display().to_string()))?;
         let binary = match &settings.binary {
             Some(path) => std::path::absolute(path).map_err(io_error(path.display().to_string()))?,
             None => this_executable(),

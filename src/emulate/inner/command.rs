@@ -245,9 +245,9 @@ impl Command {
     /// Waits for the command's end and takes what it left behind with it.
     fn bury(&self, mut child: Child) -> i32 {
         let pid = Pid::from_child(&child);
-        while let Err(rustix::io::Errno::INTR) =
-            waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)
-        {}
+        while let Err(rustix::io::Errno::INTR) = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)
+        {
+        }
         let mut state = self.lock();
         let _ = kill_process_group(pid, Signal::KILL);
         let status = child.wait().map(ExitStatusExt::into_raw).unwrap_or_default();
@@ -270,13 +270,7 @@ impl Command {
 }
 
 /// Writes what came in to the command's standard input, and gives the room back.
-fn write_input(
-    server: &Server,
-    stream: u32,
-    pipe: impl Write,
-    input: &Receiver<Vec<u8>>,
-    held: &AtomicUsize,
-) {
+fn write_input(server: &Server, stream: u32, pipe: impl Write, input: &Receiver<Vec<u8>>, held: &AtomicUsize) {
     let (mut pipe, mut room) = (Some(pipe), Room::default());
     for bytes in input {
         // A command that has closed its input does not want it.

@@ -45,11 +45,12 @@ fn device(host: u32, disk: &InnerDisk) -> PathBuf {
     format!("/sys/class/scsi_device/{host}:0:{}:0/device", disk.target).into()
 }
 
-/// The block device's node, once the disk driver has made it.
-fn node(device: &Path) -> Option<PathBuf> {
+/// The block device's node, once the disk driver is through with it: it makes the node before it lets anyone open it.
+fn node(device: &Path) -> Option<(PathBuf, File)> {
     let entry = fs::read_dir(device.join("block")).ok()?.flatten().next()?;
     let node = Path::new("/dev").join(entry.file_name());
-    fs::metadata(&node).is_ok_and(|meta| meta.file_type().is_block_device()).then_some(node)
+    let file = File::open(&node).ok()?;
+    file.metadata().is_ok_and(|meta| meta.file_type().is_block_device()).then_some((node, file))
 }
 
 impl Disks for ScsiDisks {
@@ -59,7 +60,7 @@ impl Disks for ScsiDisks {
         let device = device(host, disk);
         let deadline = Instant::now() + PATIENCE;
         let node = loop {
-            if let Some(node) = node(&device) {
+            if let Some((node, _)) = node(&device) {
                 break node;
             }
             if Instant::now() > deadline {
@@ -77,7 +78,7 @@ impl Disks for ScsiDisks {
         let device = device(self.host()?, disk);
         let _ = fs::remove_file(&disk.path);
         let synced = match node(&device) {
-            Some(node) => File::open(node).and_then(|file| file.sync_all()),
+            Some((_, file)) => file.sync_all(),
             None => Ok(()),
         };
         match fs::write(device.join("delete"), "1") {

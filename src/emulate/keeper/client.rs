@@ -59,7 +59,10 @@ fn serve(keeper: &Arc<Keeper>, mut connection: UnixStream) -> io::Result<()> {
         Request::Status => answer(&Answer::Status(keeper.status())),
         Request::Stop { grace_ms } => {
             keeper.stop(Duration::from_millis(grace_ms.into()));
-            answer(&Answer::Stopped)
+            let result = answer(&Answer::Stopped);
+            // The connection ends with the process: who asked sees when another can be started.
+            std::mem::forget(connection);
+            result
         }
         Request::Command { build, ports } => match lease(keeper, &build, ports) {
             Err(no) => answer(&no),
@@ -76,8 +79,8 @@ fn serve(keeper: &Arc<Keeper>, mut connection: UnixStream) -> io::Result<()> {
 fn lease(keeper: &Keeper, build: &Build, ports: u16) -> Result<(Arc<Host>, Lease), Answer> {
     let host = match &*keeper.settled() {
         Machine::Up(host) => Arc::clone(host),
-        Machine::Stopping(_) | Machine::Starting => return Err(Answer::Leaving),
-        Machine::Gone(why) => return Err(Answer::Failed(why.clone())),
+        Machine::Stopping(_) | Machine::Gone | Machine::Starting => return Err(Answer::Leaving),
+        Machine::Failed(why) => return Err(Answer::Failed(why.clone())),
     };
     if *build != keeper.build {
         return Err(Answer::OtherBuild { commands: keeper.streams().len() });

@@ -175,6 +175,7 @@ pub struct Status {
     /// The keeper's process.
     pub pid: u32,
     /// QEMU's process.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub qemu_pid: Option<u32>,
     /// When it was started, in seconds since 1970.
     pub since: u64,
@@ -183,6 +184,7 @@ pub struct Status {
     /// How much memory it may have, in MiB.
     pub memory_mib: u32,
     /// How much of this machine's memory it has, in MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub resident_mib: Option<u64>,
     /// Its number of CPUs.
     pub cpus: u32,
