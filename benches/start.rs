@@ -14,8 +14,9 @@ use amiable::ec2::metadata_options::MetadataOptions;
 use amiable::host::running;
 use amiable::host::session::Update;
 use amiable::host::stage::Stage;
+use amiable::region::model::ShutdownBehavior;
 use amiable::region::paths::Paths;
-use amiable::region::{ImportRequest, LaunchRequest, Region};
+use amiable::region::{ImportRequest, LaunchParameters, LaunchRequest, Region};
 use rustix::time::{ClockId, clock_gettime};
 
 const HOME: &str = "AMIABLE_BENCH_HOME";
@@ -37,25 +38,26 @@ fn main() {
 fn launch(home: &Path) {
     let started = Instant::now();
     let mut region = Region::open(Paths::under(home)).unwrap();
-    let launch = region
-        .run_instance(LaunchRequest {
-            image: region.image("tiny").unwrap(),
-            instance_type: instance_types::find("t3.micro").unwrap(),
+    let request = LaunchRequest {
+        image: region.image("tiny").unwrap(),
+        instance_type: instance_types::find("t3.micro").unwrap(),
+        metadata_options: MetadataOptions::default(),
+        tags: Vec::new(),
+        private_ip: None,
+        root_size: None,
+        shutdown_behavior: ShutdownBehavior::Stop,
+        termination_protection: false,
+        emulated: false,
+        bound_to_command: false,
+        parameters: LaunchParameters {
             user_data: Some(b"#!/bin/sh\n".to_vec()),
-            metadata_options: MetadataOptions::default(),
-            tags: Vec::new(),
-            public_key: None,
-            root_size: None,
             throw_away: true,
-            forwards: Vec::new(),
-            host_loopback: false,
-            kernel: None,
-            initrd: None,
-            append: None,
-            keep_initrd: false,
-        })
-        .unwrap();
+            ..LaunchParameters::default()
+        },
+    };
+    let launch = region.run_instances(&request, 1).unwrap().pop().unwrap();
     let records = region.paths().instance(&launch.instance.instance_id);
+    let id = launch.instance.instance_id.clone();
     let mut running = running::start(launch.spec, &records, started).unwrap();
     let began: i128 = std::env::var(BEGAN).unwrap().parse().unwrap();
     loop {
@@ -68,7 +70,8 @@ fn launch(home: &Path) {
     }
     println!("{}", nanoseconds() - began);
     drop(running);
-    region.terminate(&launch.instance).unwrap();
+    drop(launch.lock);
+    region.terminate_instance(&id).unwrap();
 }
 
 fn measure() {

@@ -3,6 +3,11 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
+/// musl's own allocator asks the kernel for pages and gives them back some hundred times before the command line is even read;
+/// and nothing on a hot path allocates.
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 fn main() -> ExitCode {
     let started = Instant::now();
     if amiable::emulate::init::is_init() {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::parse;
+use crate::region::model::ShutdownBehavior;
 
 const AFTER_HELP: &str = "\
 Exit status: 0 success; with --wait user-data (and test) the user-data's own status; 124 time-out; 130 interrupted;
@@ -28,7 +29,7 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Launch an instance in the foreground.
+    /// Launch instances: in the foreground, or with --detach in the background.
     Run(RunArgs),
     /// Run user-data on a throw-away instance and end with its status.
     Test(TestArgs),
@@ -58,6 +59,9 @@ pub enum Command {
         /// Go on printing until the instance ends.
         #[arg(short, long)]
         follow: bool,
+        /// Connect this terminal to it (Ctrl-] leaves it).
+        #[arg(short, long, conflicts_with = "follow")]
+        attach: bool,
     },
     /// Print the requests that an instance made to its metadata service.
     ImdsLog {
@@ -67,12 +71,94 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Stop instances: by the power button, and after a minute by the plug.
+    Stop {
+        /// Ids, starts of ids, or names.
+        #[arg(required = true)]
+        instances: Vec<String>,
+        /// Pull the plug at once.
+        #[arg(long)]
+        force: bool,
+        /// Return at once, before they are stopped.
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Start stopped instances in the background.
+    Start {
+        /// Ids, starts of ids, or names.
+        #[arg(required = true)]
+        instances: Vec<String>,
+    },
+    /// Reboot instances: by the power button, and after a minute by a reset.
+    Reboot {
+        /// Ids, starts of ids, or names.
+        #[arg(required = true)]
+        instances: Vec<String>,
+    },
+    /// Wait until instances are in a state.
+    Wait {
+        /// What to wait for.
+        state: WaitState,
+        /// Ids, starts of ids, or names.
+        #[arg(required = true)]
+        instances: Vec<String>,
+        /// Give up after this time.
+        #[arg(long, value_name = "TIME", value_parser = parse::duration)]
+        timeout: Option<Duration>,
+    },
+    /// Change an instance's attributes: type and user-data while it is stopped.
+    Modify(ModifyArgs),
     /// Delete instances with their volumes and records.
     #[command(visible_alias = "rm")]
     Terminate {
         /// Ids, starts of ids, or names.
         #[arg(required = true)]
         instances: Vec<String>,
+    },
+    /// Log in to an instance, or run a command there, with its key and its host keys known beforehand.
+    Ssh {
+        /// Id, the start of an id, or name; with USER@ before it if it is not the key's user.
+        #[arg(value_name = "[USER@]INSTANCE")]
+        target: String,
+        /// A private key file instead of the instance's key pair.
+        #[arg(short, long, value_name = "FILE")]
+        identity: Option<PathBuf>,
+        /// A command instead of a shell.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+    /// Run a command in an instance without a terminal, and end with its status.
+    Exec {
+        /// Id, the start of an id, or name.
+        #[arg(value_name = "[USER@]INSTANCE")]
+        target: String,
+        /// A private key file instead of the instance's key pair.
+        #[arg(short, long, value_name = "FILE")]
+        identity: Option<PathBuf>,
+        /// The command.
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+    /// Copy files to or from an instance.
+    Cp {
+        /// A path, or INSTANCE:PATH.
+        from: String,
+        /// A path, or INSTANCE:PATH.
+        to: String,
+        /// A private key file instead of the instance's key pair.
+        #[arg(short, long, value_name = "FILE")]
+        identity: Option<PathBuf>,
+        /// Directories with all that is in them.
+        #[arg(short, long)]
+        recursive: bool,
+    },
+    /// Key pairs: create, import, list, remove.
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Print what the user-data wrote (cloud-init-output.log), also of a running guest.
+    Logs {
+        /// Id, the start of an id, or name.
+        instance: String,
     },
     /// Say what is missing on this machine and how to mend it.
     Doctor,
@@ -95,11 +181,11 @@ pub enum Command {
         /// What to keep, JSON.
         settings: String,
     },
-    /// One instance's process, inside the emulated host: specification on a file, events on stdout.
-    #[command(hide = true)]
+    /// One instance's process; inside the emulated host with a specification in a file, events on stdout.
+    #[command(hide = true, name = crate::region::process::COMMAND)]
     InstanceProcess {
         /// The specification, JSON.
-        specification: PathBuf,
+        specification: Option<PathBuf>,
     },
 }
 
@@ -137,9 +223,15 @@ pub struct LaunchArgs {
     /// AWS's metadata options: HttpTokens=required,HttpPutResponseHopLimit=1,HttpEndpoint=disabled,InstanceMetadataTags=enabled.
     #[arg(long, value_name = "OPTIONS")]
     pub metadata_options: Option<String>,
-    /// An OpenSSH public key file for the image's default user.
+    /// The key pair for the image's default user (amiable key ls); run makes and uses one called amiable if none is given.
+    #[arg(long, value_name = "NAME", conflicts_with = "ssh_key")]
+    pub key_name: Option<String>,
+    /// An OpenSSH public key file instead of a key pair.
     #[arg(long, value_name = "FILE.pub")]
     pub ssh_key: Option<PathBuf>,
+    /// Launch without a key pair.
+    #[arg(long, conflicts_with_all = ["ssh_key", "key_name"])]
+    pub no_key: bool,
     /// Start this kernel (bzImage or ELF with a PVH entry) instead of the image's.
     #[arg(long, value_name = "FILE")]
     pub kernel: Option<PathBuf>,
@@ -177,12 +269,24 @@ pub struct RunArgs {
     /// Shared options.
     #[command(flatten)]
     pub launch: LaunchArgs,
-    /// End when this is reached.
+    /// Launch this many instances; more than one need --detach.
+    #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=200))]
+    pub count: u32,
+    /// Leave the instance running in the background, and print its id.
+    #[arg(short, long, conflicts_with_all = ["rm", "interactive"])]
+    pub detach: bool,
+    /// End when this is reached (with --detach: return).
     #[arg(long, value_name = "WHAT")]
     pub wait: Option<Wait>,
     /// Delete the instance at the end.
     #[arg(long)]
     pub rm: bool,
+    /// Use this private address of the default subnet, 172.31.0.0/20.
+    #[arg(long, value_name = "ADDRESS")]
+    pub private_ip: Option<std::net::Ipv4Addr>,
+    /// What it means that the guest powers itself off. Default: stop.
+    #[arg(long, value_name = "BEHAVIOR")]
+    pub shutdown_behavior: Option<Shutdown>,
     /// Connect this terminal to the guest's serial console (Ctrl-] ends).
     #[arg(short, long)]
     pub interactive: bool,
@@ -214,6 +318,41 @@ pub struct TestArgs {
     pub keep: bool,
 }
 
+/// `amiable modify`.
+#[derive(Debug, Args)]
+pub struct ModifyArgs {
+    /// Id, the start of an id, or name.
+    pub instance: String,
+    /// The instance type.
+    #[arg(short = 't', long, value_name = "TYPE")]
+    pub instance_type: Option<String>,
+    /// The user-data: a file, or - for standard input. It runs again only under a new instance id: amiable rerun.
+    #[arg(short = 'u', long, value_name = "FILE", value_parser = parse::file_argument)]
+    pub user_data: Option<PathBuf>,
+    /// Take the user-data away.
+    #[arg(long, conflicts_with = "user_data")]
+    pub no_user_data: bool,
+    /// What it means that the guest powers itself off.
+    #[arg(long, value_name = "BEHAVIOR")]
+    pub shutdown_behavior: Option<Shutdown>,
+    /// Whether the instance can't be terminated.
+    #[arg(long, value_name = "true|false")]
+    pub termination_protection: Option<bool>,
+}
+
+/// What `amiable wait` waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WaitState {
+    /// The guest runs.
+    Running,
+    /// The instance is stopped.
+    Stopped,
+    /// The instance is terminated.
+    Terminated,
+    /// The user-data is through; ends with its status.
+    UserData,
+}
+
 /// `amiable lint`.
 #[derive(Debug, Args)]
 pub struct LintArgs {
@@ -235,6 +374,24 @@ pub enum Wait {
     UserData,
     /// The guest's power-off.
     PowerOff,
+}
+
+/// Instance-initiated shutdown behaviours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Shutdown {
+    /// The instance is stopped.
+    Stop,
+    /// The instance is terminated.
+    Terminate,
+}
+
+impl From<Shutdown> for ShutdownBehavior {
+    fn from(shutdown: Shutdown) -> Self {
+        match shutdown {
+            Shutdown::Stop => ShutdownBehavior::Stop,
+            Shutdown::Terminate => ShutdownBehavior::Terminate,
+        }
+    }
 }
 
 /// Forms of `--timings`.
@@ -299,6 +456,32 @@ pub enum ImageCommand {
         /// Names, ids, or starts of ids.
         #[arg(required = true)]
         images: Vec<String>,
+    },
+}
+
+/// `amiable key …`.
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Make a key pair, and print where its private key is.
+    Create {
+        /// Its name.
+        name: String,
+    },
+    /// Take over a public key.
+    Import {
+        /// Its name.
+        name: String,
+        /// An OpenSSH public key file.
+        file: PathBuf,
+    },
+    /// List the key pairs.
+    #[command(visible_alias = "list")]
+    Ls(OutputArgs),
+    /// Forget key pairs, with private keys that were made here.
+    Rm {
+        /// Their names.
+        #[arg(required = true)]
+        names: Vec<String>,
     },
 }
 

@@ -4,12 +4,12 @@ use serde_json::json;
 
 use super::args::{OutputArgs, OutputForm};
 use super::error::{CliError, exit};
-use super::output::{print_list, print_value, write_out};
+use super::output::{print_list, print_value};
 use super::{open_region, records, region_error};
 use crate::region::error::RegionError;
 use crate::region::model::{Instance, StateName};
 
-fn not_found(error: &RegionError) -> CliError {
+pub(super) fn not_found(error: &RegionError) -> CliError {
     region_error(error).next("amiable ls")
 }
 
@@ -40,8 +40,12 @@ pub fn list(output: &OutputArgs) -> Result<(), CliError> {
 
 /// `amiable describe`.
 pub fn describe(key: &str, output: &OutputArgs) -> Result<(), CliError> {
-    let instance = open_region()?.instance(key).map_err(|e| not_found(&e))?;
-    let value = serde_json::to_value(&instance).map_err(|e| CliError::from_error(exit::OTHER, &e))?;
+    let region = open_region()?;
+    let instance = region.instance(key).map_err(|e| not_found(&e))?;
+    let mut value = serde_json::to_value(&instance).map_err(|e| CliError::from_error(exit::OTHER, &e))?;
+    if let (Some(facts), Some(process)) = (value.get_mut("Amiable"), region.process_id(&instance.instance_id)) {
+        facts["ProcessId"] = process.into();
+    }
     print_value(output, value)
 }
 
@@ -59,20 +63,4 @@ pub fn imds_log(key: &str, json: bool) -> Result<(), CliError> {
     let region = open_region()?;
     let instance = region.instance(key).map_err(|e| not_found(&e))?;
     records::imds_log(&region.paths().instance(&instance.instance_id), json)
-}
-
-/// `amiable terminate`.
-pub fn terminate(keys: &[String]) -> Result<(), CliError> {
-    let mut region = open_region()?;
-    for key in keys {
-        let instance = region.instance(key).map_err(|e| not_found(&e))?;
-        region.terminate(&instance).map_err(|e| match e.code() {
-            Some("IncorrectInstanceState") => {
-                region_error(&e).next("end it first: Ctrl-C where `amiable run` shows it")
-            }
-            _ => region_error(&e),
-        })?;
-        write_out(&format!("{}\n", instance.instance_id))?;
-    }
-    Ok(())
 }

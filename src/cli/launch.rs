@@ -1,36 +1,22 @@
 //! On which machine an instance runs: this one, or an emulated host.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
+use super::args::LaunchArgs;
 use super::error::{CliError, exit};
 use super::parse::Publish;
 use crate::emulate::{NotUsable, kvm_usable};
 use crate::host::emulated;
-use crate::host::running::{self, Running};
-use crate::host::spec::{InstanceSpec, PortForward};
+use crate::host::process::Way;
+use crate::host::spec::PortForward;
+use crate::region::Region;
 use crate::region::paths::Paths;
-
-/// Where instances run.
-#[derive(Debug)]
-pub enum Way {
-    /// On this machine's KVM.
-    Native,
-    /// Inside an emulated host.
-    Emulated(Box<emulated::Tools>),
-}
-
-impl Way {
-    /// Whether there is an emulated host between.
-    pub fn is_emulated(&self) -> bool {
-        matches!(self, Way::Emulated(_))
-    }
-}
 
 /// This machine's KVM, or with `emulate` an emulated host; never the one for the other in silence.
 pub fn choose(emulate: bool, paths: &Paths) -> Result<Way, CliError> {
     if emulate {
-        let tools = emulated::Tools::find(paths.data()).map_err(|e| CliError::from_error(exit::ENVIRONMENT, &e))?;
+        let tools = emulated::Tools::find(paths.data(), paths.emulate_state())
+            .map_err(|e| CliError::from_error(exit::ENVIRONMENT, &e))?;
         return Ok(Way::Emulated(Box::new(tools)));
     }
     kvm_usable().map_err(|e| no_kvm(&e))?;
@@ -41,15 +27,6 @@ fn no_kvm(why: &NotUsable) -> CliError {
     let error = CliError::from_error(exit::ENVIRONMENT, why);
     let error = CliError { what: format!("this machine has no usable KVM: {}", error.what), ..error };
     error.next("the same command with --emulate (slow); amiable doctor tells more")
-}
-
-/// Start an instance.
-pub fn start(way: &Way, spec: &InstanceSpec, records: &Path, started: Instant) -> Result<Running, CliError> {
-    let result = match way {
-        Way::Native => running::start(spec.clone(), records, started),
-        Way::Emulated(tools) => emulated::start(tools, spec, records, started),
-    };
-    result.map_err(|e| CliError::from_error(exit::OTHER, &*e))
 }
 
 impl From<Publish> for PortForward {
@@ -80,4 +57,24 @@ pub fn read_public_key(path: &Path) -> Result<String, CliError> {
         return Err(CliError::new(exit::USAGE, what).next("give the .pub file: --ssh-key ~/.ssh/id_ed25519.pub"));
     }
     Ok(line.to_owned())
+}
+
+/// What a key is known by: the comment at the end of its line.
+fn key_name(line: &str) -> String {
+    line.splitn(3, ' ').nth(2).filter(|comment| !comment.is_empty()).unwrap_or("key").replace('=', "-")
+}
+
+/// The name and the line of the public key that a launch asks for.
+pub fn key(region: &mut Region, args: &LaunchArgs, default: bool) -> Result<Option<(String, String)>, CliError> {
+    if let Some(file) = &args.ssh_key {
+        let line = read_public_key(file)?;
+        return Ok(Some((key_name(&line), line)));
+    }
+    let pair = match &args.key_name {
+        Some(name) => region.key_pair(name),
+        None if default && !args.no_key => region.default_key_pair(),
+        None => return Ok(None),
+    };
+    let pair = pair.map_err(|e| super::region_error(&e))?;
+    Ok(Some((pair.key_name, pair.public_key)))
 }

@@ -9,13 +9,16 @@ pub mod error;
 mod generate;
 mod image;
 mod instances;
+mod keys;
 mod launch;
+mod lifecycle;
 mod output;
 mod parse;
 mod progress;
 mod records;
 mod report;
 mod run;
+mod ssh;
 mod terminal;
 mod types;
 mod user_data;
@@ -64,14 +67,26 @@ fn dispatch(cli: Cli, started: Instant) -> Result<u8, CliError> {
         Command::Type(command) => types::run(command)?,
         Command::Ls(output) => instances::list(&output)?,
         Command::Describe { instance, output } => instances::describe(&instance, &output)?,
-        Command::Console { instance, follow } => instances::console(&instance, follow)?,
+        Command::Console { instance, attach: true, .. } => lifecycle::attach(&instance)?,
+        Command::Console { instance, follow, .. } => instances::console(&instance, follow)?,
+        Command::Ssh { target, identity, command } => ssh::ssh(&target, identity.as_deref(), &command, false)?,
+        Command::Exec { target, identity, command } => ssh::ssh(&target, identity.as_deref(), &command, true)?,
+        Command::Cp { from, to, identity, recursive } => ssh::cp(&from, &to, identity.as_deref(), recursive)?,
+        Command::Key(command) => keys::run(command)?,
+        Command::Logs { instance } => lifecycle::logs(&instance)?,
         Command::ImdsLog { instance, json } => instances::imds_log(&instance, json)?,
-        Command::Terminate { instances } => instances::terminate(&instances)?,
+        Command::Stop { instances, force, no_wait } => return lifecycle::stop(&instances, force, !no_wait),
+        Command::Start { instances } => return lifecycle::start(&instances, emulate, started),
+        Command::Reboot { instances } => return lifecycle::reboot(&instances),
+        Command::Wait { state, instances, timeout } => return lifecycle::wait(state, &instances, timeout),
+        Command::Modify(args) => lifecycle::modify(args)?,
+        Command::Terminate { instances } => return lifecycle::terminate(&instances),
         Command::Completions { shell } => generate::completions(shell)?,
         Command::Man { directory } => generate::man(&directory)?,
         Command::Emulate(command) => emulate::run(command)?,
         Command::EmulateKeeper { settings } => return Ok(keeper::main(&settings)),
-        Command::InstanceProcess { specification } => instance_process(&specification)?,
+        Command::InstanceProcess { specification: Some(specification) } => instance_process(&specification)?,
+        Command::InstanceProcess { specification: None } => return Ok(crate::region::process::main()),
     }
     Ok(0)
 }
@@ -92,7 +107,9 @@ fn paths() -> Result<Paths, CliError> {
 }
 
 fn open_region() -> Result<Region, CliError> {
-    Region::open(paths()?).map_err(|e| region_error(&e))
+    let mut region = Region::open(paths()?).map_err(|e| region_error(&e))?;
+    region.reconcile().map_err(|e| region_error(&e))?;
+    Ok(region)
 }
 
 /// The region's no, with EC2's code if it has one.

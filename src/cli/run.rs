@@ -1,6 +1,7 @@
 //! `amiable run` and `amiable test`: launch, watch, tell.
 
 use std::io::Write;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -14,31 +15,57 @@ use super::{launch, report, terminal, types, user_data};
 use crate::ec2::instance_types::check_runnable;
 use crate::ec2::metadata_options::MetadataOptions;
 use crate::host::event::End;
-use crate::host::running::Running;
+use crate::host::logs::GUEST_LOGS;
+use crate::host::observer::Observer;
+use crate::host::process::Way;
 use crate::host::session::Update;
-use crate::host::watch::{Goal, Patience, Reason, Report, watch};
+use crate::host::spec::PortForward;
+use crate::host::stage::Stage;
+use crate::host::watch::{Finally, Goal, Patience, Report, Watcher, watch};
 use crate::region::capacity::host_facts;
-use crate::region::model::{Instance, StateReason};
-use crate::region::{EndOfRun, LaunchRequest, Region};
+use crate::region::model::{Instance, ShutdownBehavior};
+use crate::region::{LaunchParameters, LaunchRequest, Pending, Region};
 
 /// How a launch is shown and what is left of it.
 struct Manner {
     goal: Goal,
+    count: u32,
+    detach: bool,
     console: bool,
     interactive: bool,
     keep: bool,
     throw_away: bool,
+    private_ip: Option<Ipv4Addr>,
+    shutdown_behavior: ShutdownBehavior,
+    /// Whether it gets the region's own key pair if none is named.
+    default_key: bool,
+}
+
+impl Manner {
+    /// Whether the instance is of no use without this command.
+    fn bound_to_command(&self) -> bool {
+        !self.keep && !self.detach
+    }
 }
 
 /// `amiable run`.
 pub fn run(args: RunArgs, emulate: bool, started: Instant) -> Result<u8, CliError> {
     let goal = if args.wait == Some(Wait::UserData) { Goal::UserData } else { Goal::PowerOff };
+    if args.count > 1 && !args.detach {
+        let what = "several instances can't share this terminal";
+        return Err(CliError::new(exit::USAGE, what).next("amiable run … --count N --detach"));
+    }
     let manner = Manner {
         goal,
-        console: !args.quiet && !args.interactive,
+        count: args.count,
+        detach: args.detach,
+        console: !args.quiet && !args.interactive && !args.detach,
         interactive: args.interactive,
         keep: !args.rm,
         throw_away: args.throw_away,
+        private_ip: args.private_ip,
+        shutdown_behavior: args.shutdown_behavior.map_or(ShutdownBehavior::Stop, Into::into),
+        default_key: true,
     };
     launch_and_watch(&args.image, args.user_data.as_deref(), &args.launch, &manner, emulate, started)
 }
@@ -47,10 +74,15 @@ pub fn run(args: RunArgs, emulate: bool, started: Instant) -> Result<u8, CliErro
 pub fn test(args: TestArgs, emulate: bool, started: Instant) -> Result<u8, CliError> {
     let manner = Manner {
         goal: Goal::UserData,
+        count: 1,
+        detach: false,
         console: args.verbose,
         interactive: false,
         keep: args.keep,
         throw_away: !args.keep,
+        private_ip: None,
+        shutdown_behavior: ShutdownBehavior::Stop,
+        default_key: args.keep,
     };
     launch_and_watch(&args.image, Some(&args.user_data), &args.launch, &manner, emulate, started)
 }
@@ -65,37 +97,85 @@ fn launch_and_watch(
 ) -> Result<u8, CliError> {
     let progress = Progress::new();
     let mut region = super::open_region()?;
-    let request = request(&region, image, data, args, manner, &progress)?;
     let way = launch::choose(emulate, region.paths())?;
-    let launched = region.run_instance(request).map_err(|e| super::region_error(&e))?;
-    let mut instance = launched.instance;
+    let request = request(&mut region, image, data, args, manner, &way, &progress)?;
+    let mut launched = region.run_instances(&request, manner.count).map_err(|e| super::region_error(&e))?;
     if way.is_emulated() {
         progress.note("emulated host: QEMU TCG with nested SVM; expect a minute where KVM takes seconds");
     }
-    let records = region.paths().instance(&instance.instance_id);
-    let running = match launch::start(&way, &launched.spec, &records, started) {
-        Ok(running) => running,
-        Err(error) => {
-            // Nothing ran: nothing is worth keeping.
-            let _ = region.terminate(&instance);
-            return Err(error);
+    if manner.detach {
+        return detach(&mut region, launched, &way, args, manner, &progress, started);
+    }
+    let Some(pending) = launched.pop() else { return Ok(0) };
+    let instance = pending.instance.clone();
+    let mut observer =
+        region.start_process(pending, &way, manner.bound_to_command(), started).map_err(|e| super::region_error(&e))?;
+    progress.note(&headline(&instance, image));
+    let watched = follow(&mut region, &instance, &mut observer, args, manner, &way, &progress);
+    conclude(&mut region, &instance, &watched, &observer, args, manner, &progress)
+}
+
+fn headline(instance: &Instance, image: &str) -> String {
+    format!("{}  {} from {} ({})", instance.instance_id, instance.instance_type, image, instance.private_ip_address)
+}
+
+/// Start instances and leave them running: their ids on standard output, when their guests run or, with `--wait user-data`,
+/// when that is through.
+fn detach(
+    region: &mut Region,
+    launched: Vec<Pending>,
+    way: &Way,
+    args: &LaunchArgs,
+    manner: &Manner,
+    progress: &Progress,
+    started: Instant,
+) -> Result<u8, CliError> {
+    let mut observers = Vec::new();
+    for pending in launched {
+        let instance = pending.instance.clone();
+        let observer = region.start_process(pending, way, false, started).map_err(|e| super::region_error(&e))?;
+        observers.push((instance, observer));
+    }
+    let mut status = 0;
+    for (instance, mut observer) in observers {
+        if let Err(error) = wait_until_it_runs(&mut observer) {
+            // The others go on; what failed is told.
+            eprintln!("{}: {error}", instance.instance_id);
+            status = error.exit;
+            continue;
         }
-    };
-    progress.note(&format!(
-        "{}  {} from {} ({})",
-        instance.instance_id, instance.instance_type, image, instance.private_ip_address
-    ));
-    let (watched, running) = follow(running, args, manner, way.is_emulated(), &progress);
-    conclude(&mut region, &mut instance, watched, running, args, manner, &records, &progress)
+        write_out(&format!("{}\n", instance.instance_id))?;
+        if manner.goal == Goal::UserData {
+            let watched = follow(region, &instance, &mut observer, args, manner, way, progress);
+            status = status.max(report::tell(&watched, manner.goal, &observer, progress));
+        }
+    }
+    Ok(status)
+}
+
+/// The guest runs, or the launch failed.
+pub(super) fn wait_until_it_runs(observer: &mut Observer) -> Result<(), CliError> {
+    loop {
+        match observer.next(Duration::from_secs(600)) {
+            Some(Update::Stage(mark)) if mark.stage == Stage::Machine => return Ok(()),
+            Some(Update::Ended(End::Failed { text, causes })) => {
+                return Err(CliError { causes, ..CliError::new(exit::OTHER, text) });
+            }
+            Some(Update::Ended(_)) => return Ok(()),
+            Some(_) => {}
+            None => return Err(CliError::new(exit::OTHER, "the instance did not start within ten minutes")),
+        }
+    }
 }
 
 /// All that a launch asks for, checked as EC2 and this machine would.
 fn request(
-    region: &Region,
+    region: &mut Region,
     image: &str,
     data: Option<&Path>,
     args: &LaunchArgs,
     manner: &Manner,
+    way: &Way,
     progress: &Progress,
 ) -> Result<LaunchRequest, CliError> {
     let user_data = data.map(user_data::read).transpose()?;
@@ -119,123 +199,141 @@ fn request(
     }
     let options = args.metadata_options.as_deref().unwrap_or("");
     let metadata_options = MetadataOptions::default().with(options).map_err(|e| super::region_error(&e.into()))?;
+    let key = launch::key(region, args, manner.default_key).map_err(|e| e.next("amiable key ls"))?;
+    let mut forwards: Vec<PortForward> = args.publish.iter().map(|p| (*p).into()).collect();
+    if key.is_some() && !forwards.iter().any(|f| f.guest_port == 22 && !f.udp) {
+        // For `amiable ssh`: any free port, on this machine only.
+        forwards.push(PortForward { host: (Ipv4Addr::LOCALHOST, 0).into(), guest_port: 22, udp: false });
+    }
+    let (key_name, public_key) = key.unzip();
     Ok(LaunchRequest {
         image,
         instance_type,
-        user_data,
         metadata_options,
         tags,
-        public_key: args.ssh_key.as_deref().map(launch::read_public_key).transpose()?,
+        private_ip: manner.private_ip,
         root_size: args.root_size,
-        throw_away: manner.throw_away,
-        forwards: args.publish.iter().map(|p| (*p).into()).collect(),
-        host_loopback: args.host_loopback,
-        kernel: args.kernel.as_deref().map(launch::existing_file).transpose()?,
-        initrd: args.initrd.as_deref().map(launch::existing_file).transpose()?,
-        append: args.append.clone(),
-        keep_initrd: args.keep_initrd,
+        shutdown_behavior: manner.shutdown_behavior,
+        termination_protection: false,
+        emulated: way.is_emulated(),
+        bound_to_command: manner.bound_to_command(),
+        parameters: LaunchParameters {
+            user_data,
+            key_name,
+            public_key,
+            throw_away: manner.throw_away,
+            forwards,
+            host_loopback: args.host_loopback,
+            kernel: args.kernel.as_deref().map(launch::existing_file).transpose()?,
+            initrd: args.initrd.as_deref().map(launch::existing_file).transpose()?,
+            append: args.append.clone(),
+            keep_initrd: args.keep_initrd,
+        },
     })
 }
 
-/// Watch the instance to its end.
+/// Shows what happens, and records that the user ends it.
+struct Screen<'a> {
+    region: &'a mut Region,
+    instance_id: &'a str,
+    progress: &'a Progress,
+    console: bool,
+    stages: bool,
+}
+
+impl Watcher for Screen<'_> {
+    fn show(&mut self, update: &Update) {
+        match update {
+            Update::Stage(mark) if self.stages => self.progress.stage(mark),
+            Update::Console(bytes) if self.console => {
+                let mut out = std::io::stdout().lock();
+                // A reader that went away is no reason to end an instance.
+                let _ = out.write_all(bytes).and_then(|()| out.flush());
+            }
+            Update::Published(ports) => {
+                for port in ports {
+                    self.progress.note(&format!("{} leads to the guest's port {}", port.host, port.guest_port));
+                }
+            }
+            Update::Warning(text) => self.progress.warning(text),
+            _ => {}
+        }
+    }
+
+    fn ending(&mut self) {
+        if let Err(error) = self.region.mark_stopping(self.instance_id) {
+            self.progress.warning(&error.to_string());
+        }
+    }
+}
+
+/// Watch the instance to its end, or until what was waited for is there.
 fn follow(
-    mut running: Running,
+    region: &mut Region,
+    instance: &Instance,
+    observer: &mut Observer,
     args: &LaunchArgs,
     manner: &Manner,
-    emulated: bool,
+    way: &Way,
     progress: &Progress,
-) -> (Report, Running) {
+) -> Report {
     let interrupts = Arc::new(AtomicU32::new(0));
     let _handlers = terminal::count_interrupts(&interrupts);
-    let raw = manner.interactive.then(|| terminal::connect(running.session.orders(), &interrupts));
+    let raw = manner.interactive.then(|| terminal::connect(observer.orders(), &interrupts, 0));
     // Emulated guests are slow in everything: all patience is measured for them tenfold.
-    let scale = if emulated { 10 } else { 1 };
-    let usual = (manner.goal == Goal::UserData).then(|| Duration::from_secs(if emulated { 3600 } else { 600 }));
+    let scale = if way.is_emulated() { 10 } else { 1 };
+    let usual =
+        (manner.goal == Goal::UserData).then(|| Duration::from_secs(if way.is_emulated() { 3600 } else { 600 }));
     let patience = Patience {
         timeout: args.timeout.or(usual),
         sync: Duration::from_secs(3 * scale),
         grace: Duration::from_secs(20 * scale),
     };
-    let disk = running.disk.clone();
-    let result_is_there = move || report::result_is_there(&*disk);
-    let console = manner.console || manner.interactive;
-    let mut show = |update: &Update| match update {
-        Update::Stage(mark) if !manner.interactive => progress.stage(mark),
-        Update::Console(bytes) if console => {
-            let mut out = std::io::stdout().lock();
-            // A reader that went away is no reason to end an instance.
-            let _ = out.write_all(bytes).and_then(|()| out.flush());
-        }
-        Update::Warning(text) => progress.warning(text),
-        _ => {}
+    let finally = if manner.detach { Finally::LeaveRunning } else { Finally::End };
+    let mut screen = Screen {
+        region,
+        instance_id: &instance.instance_id,
+        progress,
+        console: manner.console || manner.interactive,
+        stages: !manner.interactive,
     };
-    let report = watch(&mut running.session, manner.goal, patience, &interrupts, &result_is_there, &mut show);
+    let report = watch(observer, manner.goal, finally, patience, &interrupts, &mut screen);
     drop(raw);
-    (report, running)
+    report
 }
 
 /// After the end: the verdict, the logs, what is kept, and the exit status.
-#[expect(clippy::too_many_arguments, reason = "the two ends of one story: what was launched and what came of it")]
 fn conclude(
     region: &mut Region,
-    instance: &mut Instance,
-    watched: Report,
-    running: Running,
+    instance: &Instance,
+    watched: &Report,
+    observer: &Observer,
     args: &LaunchArgs,
     manner: &Manner,
-    records: &Path,
     progress: &Progress,
 ) -> Result<u8, CliError> {
-    // A guest that was still running when the time ran out or the user lost patience has no verdict.
-    let judged = watched.synced && watched.finished.is_some();
-    let looked = watched.synced.then(|| report::read_files(&*running.disk, records));
-    let verdict = match (&looked, judged) {
-        (Some(files), true) => Some(crate::host::verdict::judge(files)),
-        _ => None,
-    };
-    report::timings(args.timings, running.session.marks(), verdict.as_ref(), instance)?;
-    let failed = match &watched.end {
-        End::Failed { text, causes } => {
-            let mut error = CliError::new(exit::OTHER, text.clone());
-            error.causes.clone_from(causes);
-            Some(error)
-        }
-        _ => None,
-    };
-    let status = match failed {
-        Some(error) => Err(error),
-        None => Ok(report::tell(&watched, manner.goal, verdict.as_ref(), &running.session, progress)),
-    };
-    drop(running);
-    let keep = manner.keep && !matches!(watched.end, End::Failed { .. });
-    region
-        .end_run(instance, EndOfRun { reason: state_reason(&watched), verdict })
-        .map_err(|e| super::region_error(&e))?;
-    if keep {
-        let id = &instance.instance_id;
-        progress.note(&format!("kept {id}: amiable console {id}; amiable imds-log {id}; amiable terminate {id}"));
-        if looked.is_some() {
-            progress.note(&format!("the guest's own logs: {}", records.join(report::GUEST_LOGS).display()));
+    report::timings(args.timings, observer.marks(), watched.verdict.as_ref(), instance)?;
+    if let Some(End::Failed { text, causes }) = &watched.end {
+        // It is stopped, or deleted if it never ran: its process saw to that, or the next command does.
+        return Err(CliError { causes: causes.clone(), ..CliError::new(exit::OTHER, text.clone()) });
+    }
+    let status = report::tell(watched, manner.goal, observer, progress);
+    let id = &instance.instance_id;
+    let records = region.paths().instance(id);
+    if manner.keep {
+        progress.note(&format!("kept {id}: amiable console {id}; amiable start {id}; amiable terminate {id}"));
+        let logs = records.join(GUEST_LOGS);
+        if logs.exists() {
+            progress.note(&format!("the guest's own logs: {}", logs.display()));
         }
     } else {
-        if !matches!(status, Ok(0)) {
-            let kept = report::keep_logs(records, region.paths(), &instance.instance_id);
+        if status != 0 {
+            let kept = report::keep_logs(&records, region.paths(), id);
             kept.iter().for_each(|path| progress.note(&format!("full logs: {}", path.display())));
         }
-        region.terminate(instance).map_err(|e| super::region_error(&e))?;
+        region.terminate_instance(id).map_err(|e| super::region_error(&e))?;
     }
-    status
-}
-
-fn state_reason(watched: &Report) -> StateReason {
-    match (&watched.end, watched.reason) {
-        (End::PowerOff, Reason::Ended) => {
-            StateReason::new("Client.InstanceInitiatedShutdown", "Instance initiated shutdown")
-        }
-        (End::Crashed { text }, _) => StateReason::new("Server.InternalError", text),
-        (End::Failed { text, .. }, _) => StateReason::new("Server.InternalError", text),
-        _ => StateReason::new("Client.UserInitiatedShutdown", "User initiated shutdown"),
-    }
+    Ok(status)
 }
 
 /// Print what `--timings` asks for.

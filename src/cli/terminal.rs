@@ -54,9 +54,9 @@ impl Drop for RawTerminal {
 /// Ctrl-], as telnet and virsh have it.
 const ESCAPE: u8 = 0x1d;
 
-/// Send what is typed to the guest's serial console. Ctrl-] pulls the plug. Where standard input is no terminal its bytes are
-/// sent as they come.
-pub fn connect(orders: Arc<dyn Fn(Control) + Send + Sync>, interrupts: &Arc<AtomicU32>) -> RawTerminal {
+/// Send what is typed to the guest's serial console. Ctrl-] counts as two interrupts. Where standard input is no terminal its
+/// bytes are sent as they come, and its end counts as `at_end` interrupts.
+pub fn connect(orders: Arc<dyn Fn(Control) + Send + Sync>, interrupts: &Arc<AtomicU32>, at_end: u32) -> RawTerminal {
     let before = io::stdin().is_terminal().then(|| tcgetattr(io::stdin()).ok()).flatten();
     if let Some(before) = &before {
         let mut raw = before.clone();
@@ -75,6 +75,7 @@ pub fn connect(orders: Arc<dyn Fn(Control) + Send + Sync>, interrupts: &Arc<Atom
             }
             orders(Control::Input { data: buffer[..n].to_vec() });
         }
+        interrupts.fetch_add(at_end, Ordering::Relaxed);
     });
     RawTerminal { before }
 }

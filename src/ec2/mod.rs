@@ -4,6 +4,7 @@
 //! [`Ec2Error`] that carries the code and a text in AWS's style.
 #![forbid(unsafe_code)]
 
+pub mod base64_bytes;
 pub mod error;
 pub mod ids;
 pub mod instance_types;

@@ -236,6 +236,11 @@ impl SharedCommand {
         self.lease.folder()
     }
 
+    /// How much memory the host has for all that runs in it, in MiB.
+    pub fn host_memory_mib(&self) -> u32 {
+        self.lease.memory_mib
+    }
+
     /// The inner ports that are its own.
     pub fn ports(&self) -> &[u16] {
         &self.lease.ports

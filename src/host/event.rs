@@ -7,8 +7,10 @@
 use std::io::{self, BufRead, Read, Write};
 use std::time::Instant;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::spec::PortForward;
 use super::stage::Stage;
 use crate::imds::LogEntry;
 
@@ -19,7 +21,7 @@ pub enum Event {
     /// Output of the serial console.
     Console {
         /// The bytes, in base64 on the wire.
-        #[serde(with = "base64_bytes")]
+        #[serde(with = "crate::ec2::base64_bytes")]
         data: Vec<u8>,
     },
     /// A stage that is not read off the console.
@@ -38,6 +40,11 @@ pub enum Event {
     Warning {
         /// The text.
         text: String,
+    },
+    /// The published ports, with the addresses that were taken.
+    Published {
+        /// As in the specification; ports that were 0 have their number.
+        forwards: Vec<PortForward>,
     },
     /// What the vCPUs do, asked by [`Control::Describe`].
     Vcpus {
@@ -81,10 +88,14 @@ pub enum Control {
     PowerButton,
     /// End now, as pulling the plug does.
     Stop,
+    /// Press the power button, and start again when the guest is off.
+    Reboot,
+    /// Start again now, as a reset button does.
+    Reset,
     /// Type on the serial console.
     Input {
         /// The bytes, in base64 on the wire.
-        #[serde(with = "base64_bytes")]
+        #[serde(with = "crate::ec2::base64_bytes")]
         data: Vec<u8>,
     },
     /// Ask the guest's kernel to write its dirty pages, by the magic SysRq key on the serial line.
@@ -125,8 +136,8 @@ pub fn read_events(from: impl Read, mut take: impl FnMut(Event) -> bool) -> io::
     })
 }
 
-/// Read orders until the stream ends or `take` has enough. Lines that are no orders are passed over.
-pub fn read_controls(from: impl Read, mut take: impl FnMut(Control) -> bool) -> io::Result<()> {
+/// Read values until the stream ends or `take` has enough. Lines that are none are passed over.
+pub fn read_values<T: DeserializeOwned>(from: impl Read, mut take: impl FnMut(T) -> bool) -> io::Result<()> {
     read_lines(from, |line| serde_json::from_slice(line).map_or(true, &mut take))
 }
 
@@ -141,20 +152,6 @@ fn read_lines(from: impl Read, mut take: impl FnMut(&[u8]) -> bool) -> io::Resul
         if !take(line.trim_ascii()) {
             return Ok(());
         }
-    }
-}
-
-mod base64_bytes {
-    use base64::Engine;
-    use base64::engine::general_purpose::STANDARD;
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&STANDARD.encode(bytes))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
-        STANDARD.decode(String::deserialize(from)?).map_err(D::Error::custom)
     }
 }
 

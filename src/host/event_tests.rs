@@ -27,7 +27,7 @@ fn orders_that_are_none_are_passed_over() {
     write_line(&mut wire, &Control::Stop).unwrap();
     write_line(&mut wire, &Control::Sync).unwrap();
     let mut seen = Vec::new();
-    read_controls(&wire[..], |control| {
+    read_values(&wire[..], |control: Control| {
         seen.push(control.clone());
         !matches!(control, Control::Stop)
     })

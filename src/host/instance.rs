@@ -83,9 +83,14 @@ fn boots(
             }
         };
         first = false;
-        lock(present).machine = None;
+        let restart = {
+            let mut present = lock(present);
+            present.machine = None;
+            std::mem::take(&mut present.restart) && !present.stopped
+        };
         console.flush();
         let detail = match exit {
+            Exit::PowerOff | Exit::Stopped if restart => None,
             Exit::PowerOff => return Ok(End::PowerOff),
             Exit::Stopped => return Ok(End::Stopped),
             Exit::TripleFault if triple_faults >= MOST_TRIPLE_FAULTS => {
@@ -154,6 +159,8 @@ fn boot(
 #[derive(Default)]
 struct Present {
     machine: Option<MachineHandle>,
+    /// It is to be started again when it ends.
+    restart: bool,
     stopped: bool,
 }
 
@@ -178,7 +185,8 @@ fn obey(controls: &Receiver<Control>, present: &Mutex<Present>, console: &Consol
         };
         let Some(control) = control else { return };
         let mut present = lock(present);
-        match (control, &present.machine) {
+        let machine = present.machine.clone();
+        match (control, &machine) {
             (Control::Stop, machine) => {
                 if let Some(machine) = machine {
                     machine.stop();
@@ -187,6 +195,14 @@ fn obey(controls: &Receiver<Control>, present: &Mutex<Present>, console: &Consol
                 return;
             }
             (Control::PowerButton, Some(machine)) => machine.power_button(),
+            (Control::Reboot, Some(machine)) => {
+                present.restart = true;
+                machine.power_button();
+            }
+            (Control::Reset, Some(machine)) => {
+                present.restart = true;
+                machine.stop();
+            }
             (Control::Input { data }, Some(machine)) => {
                 machine.serial_input(&data);
             }

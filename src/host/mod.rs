@@ -5,13 +5,20 @@
 
 mod bootfiles;
 pub mod console;
+pub mod control;
 pub mod emulated;
 pub mod event;
 mod instance;
+mod judge;
+pub mod logs;
+pub mod observer;
+mod peers;
+pub mod process;
 pub mod record;
 pub mod running;
 mod services;
 pub mod session;
+pub mod sockets;
 pub mod spec;
 pub mod stage;
 pub mod verdict;

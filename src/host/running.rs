@@ -94,7 +94,7 @@ pub fn serve(
     });
     let send = orders.clone();
     std::thread::Builder::new().name("orders".into()).spawn(move || {
-        let _ = super::event::read_controls(input, |control| send.send(control).is_ok());
+        let _ = super::event::read_values(input, |control| send.send(control).is_ok());
         // The owner is gone: so is the instance.
         let _ = send.send(Control::Stop);
     })?;

@@ -6,12 +6,12 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::event::Event;
 use super::instance::Tell;
 use super::running::StartError;
-use super::spec::{HOST_ALIAS, InstanceSpec};
+use super::spec::{self, HOST_ALIAS, InstanceSpec};
 use super::stage::Stage;
 use crate::ec2::network::{DNS_ADDRESS, IMDS_ADDRESS, Ipv4Cidr, NTP_ADDRESS, private_host_name};
 use crate::imds::Connection;
@@ -32,6 +32,8 @@ pub const KEYS_FILE: &str = "keys.pem";
 pub(super) struct Services {
     imds: Arc<Service>,
     tell: Tell,
+    /// The ports that the first boot's network took: the next ones keep them.
+    published: Mutex<Option<Vec<spec::PortForward>>>,
 }
 
 impl Services {
@@ -58,7 +60,7 @@ impl Services {
         let log = tell.clone();
         let imds = Service::new(spec.metadata.clone(), Some(provider), system_clock())
             .with_log(move |entry| log(Event::Imds { entry }));
-        Ok(Services { imds: Arc::new(imds), tell: tell.clone() })
+        Ok(Services { imds: Arc::new(imds), tell: tell.clone(), published: Mutex::default() })
     }
 
     /// A network for one boot.
@@ -66,7 +68,8 @@ impl Services {
         let of = &spec.network;
         let mask = u32::MAX.checked_shl(32 - u32::from(of.prefix.min(32))).unwrap_or(0);
         let subnet = Ipv4Cidr { address: Ipv4Addr::from(u32::from(of.address) & mask), prefix: of.prefix };
-        let forwards = of.forwards.iter().map(|f| PortForward {
+        let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        let forwards = published.as_ref().unwrap_or(&of.forwards).iter().map(|f| PortForward {
             protocol: if f.udp { Protocol::Udp } else { Protocol::Tcp },
             host: f.host,
             guest_port: f.guest_port,
@@ -92,11 +95,16 @@ impl Services {
             on_lease: Some(Arc::new(leased)),
             host_alias: of.host_loopback.map(|to| (HOST_ALIAS, to)),
         })?;
-        for (wanted, got) in of.forwards.iter().zip(network.forwards()) {
-            if wanted.host.port() == 0 {
-                let text = format!("{} leads to the guest's port {}", got.host, got.guest_port);
-                (self.tell)(Event::Warning { text });
-            }
+        if published.is_none() {
+            let listening = network.forwards();
+            let taken = listening.iter().map(|f| spec::PortForward {
+                host: f.host,
+                guest_port: f.guest_port,
+                udp: f.protocol == Protocol::Udp,
+            });
+            let forwards: Vec<_> = taken.collect();
+            *published = Some(forwards.clone());
+            (self.tell)(Event::Published { forwards });
         }
         Ok(network)
     }

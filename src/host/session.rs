@@ -13,9 +13,12 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::console::Lines;
+use super::control::Answer;
 use super::event::{Control, End, Event, Seen};
 use super::record::Recorder;
+use super::spec::PortForward;
 use super::stage::{Finished, Sign, Stage, read_line};
+use super::verdict::Verdict;
 use crate::imds::LogEntry;
 
 /// A stage and when it was reached.
@@ -32,12 +35,13 @@ pub struct Mark {
 }
 
 /// Something for the owner to see.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "update", content = "value", rename_all = "kebab-case")]
 pub enum Update {
     /// A stage is reached, for the first time in this boot.
     Stage(Mark),
     /// Console output as it came.
-    Console(Vec<u8>),
+    Console(#[serde(with = "crate::ec2::base64_bytes")] Vec<u8>),
     /// A whole line of the console, as plain text.
     Line(String),
     /// A metadata request.
@@ -52,6 +56,13 @@ pub enum Update {
     Warning(String),
     /// What the vCPUs do.
     Vcpus(Vec<String>),
+    /// The published ports.
+    Published(Vec<PortForward>),
+    /// What became of the user-data. `None`: cloud-init is through, and the guest's kernel does not write its result to
+    /// the volume while it runs; it will be known when the guest is off.
+    Judged(Option<Verdict>),
+    /// The answer to a request that asked for one.
+    Answer(Answer),
     /// The last update.
     Ended(End),
 }
@@ -68,14 +79,9 @@ pub struct Session {
     lines: Lines,
     marks: Vec<Mark>,
     boot_began: usize,
-    last_lines: VecDeque<String>,
-    last_request: Option<LogEntry>,
     ready: VecDeque<Update>,
     ended: bool,
 }
-
-/// How many console lines are kept for a report.
-const LAST_LINES: usize = 15;
 
 impl Session {
     /// The instance that sends `events` and obeys `orders`; recorded in `directory`. Times count from `started`.
@@ -88,8 +94,6 @@ impl Session {
             lines: Lines::default(),
             marks: Vec::new(),
             boot_began: 0,
-            last_lines: VecDeque::with_capacity(LAST_LINES),
-            last_request: None,
             ready: VecDeque::new(),
             ended: false,
         })
@@ -126,27 +130,6 @@ impl Session {
         }
     }
 
-    /// Whether [`Update::Ended`] was handed out.
-    pub fn has_ended(&self) -> bool {
-        self.ended && self.ready.is_empty()
-    }
-
-    /// The stages so far, over all boots.
-    pub fn marks(&self) -> &[Mark] {
-        &self.marks
-    }
-
-    /// The last console lines, and the unfinished one if there is any.
-    pub fn last_lines(&self) -> Vec<String> {
-        let unfinished = Some(self.lines.unfinished()).filter(|l| !l.is_empty());
-        self.last_lines.iter().cloned().chain(unfinished).collect()
-    }
-
-    /// The last metadata request.
-    pub fn last_request(&self) -> Option<&LogEntry> {
-        self.last_request.as_ref()
-    }
-
     fn take(&mut self, seen: Seen) {
         match seen.event {
             Event::Console { data } => self.console(data, seen.at),
@@ -162,9 +145,9 @@ impl Session {
                 self.keep(|recorder| recorder.imds(&entry));
                 let first = format!("{} {}", entry.method, entry.path);
                 self.mark(Stage::Imds, Some(first), seen.at);
-                self.last_request = Some(entry.clone());
                 self.ready.push_back(Update::Imds(entry));
             }
+            Event::Published { forwards } => self.ready.push_back(Update::Published(forwards)),
             Event::Warning { text } => self.ready.push_back(Update::Warning(text)),
             Event::Vcpus { lines } => self.ready.push_back(Update::Vcpus(lines)),
             Event::Ended { end } => {
@@ -197,10 +180,6 @@ impl Session {
                 None => {}
             }
             if !line.trim().is_empty() {
-                if self.last_lines.len() == LAST_LINES {
-                    self.last_lines.pop_front();
-                }
-                self.last_lines.push_back(line.to_owned());
                 self.ready.push_back(Update::Line(line.to_owned()));
             }
         });

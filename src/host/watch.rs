@@ -1,15 +1,10 @@
-//! Watching an instance until what was asked for has come: the end of the user-data, or the guest's power-off.
-//!
-//! The user-data's end is not its verdict yet. cloud-init announces its end on the console and writes `result.json` a
-//! moment later, into the guest's page cache. So the guest's kernel is asked to write its dirty pages (magic SysRq `s` on
-//! the serial line, which Debian, Ubuntu, Fedora and Amazon Linux permit), and the root volume is looked at; that is
-//! repeated until the result is there. Where the kernel does not obey, the power button does the same more slowly.
+//! Watching an instance until what was asked for has come: the verdict on the user-data, or the guest's power-off.
 //!
 //! ```text
-//! Running ──finished──► Settling ──Sync──► Syncing ──Synced, result there──► Ending ──Ended──► report
-//!    │                     ▲                  │                                ▲
-//!    │                     └──no result yet───┤                                │
-//!    ├──time-out, Ctrl-C──► Syncing ──────────┴──no answer──► PowerButton ─────┘
+//! Running ──judged──────────────────────────────► Ending ──Ended──► report
+//!    │      └─not while the guest runs─► PowerButton ─┤
+//!    ├──time-out──► Syncing ──Synced, or no answer────┤
+//!    ├──Ctrl-C────► PowerButton ──grace is over───────┘
 //!    └──Ended──► report
 //! ```
 
@@ -17,13 +12,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::event::{Control, End};
-use super::session::{Session, Update};
+use super::observer::Observer;
+use super::session::Update;
 use super::stage::{Finished, Stage};
+use super::verdict::Verdict;
 
 /// What is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Goal {
-    /// The end of the user-data; then the instance is stopped.
+    /// The verdict on the user-data.
     UserData,
     /// The guest's own power-off.
     PowerOff,
@@ -60,23 +57,38 @@ pub enum Reason {
 pub struct Report {
     /// Why it ended.
     pub reason: Reason,
-    /// How the instance ended.
-    pub end: End,
+    /// How the instance ended; `None` if it goes on running.
+    pub end: Option<End>,
     /// cloud-init's farewell, if it came.
     pub finished: Option<Finished>,
+    /// What became of the user-data, if that is known.
+    pub verdict: Option<Verdict>,
     /// The guest's kernel panic, if one was seen.
     pub panic: Option<String>,
-    /// Whether the root volume holds what the guest wrote: the kernel said so, or the guest powered off by itself.
-    pub synced: bool,
     /// What the vCPUs did at a time-out.
     pub vcpus: Vec<String>,
+}
+
+/// What the watcher does for its owner while it watches.
+pub trait Watcher {
+    /// Something happened.
+    fn show(&mut self, update: &Update);
+    /// The instance will be told to end: it does not end by itself.
+    fn ending(&mut self);
+}
+
+/// How a watch goes about its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finally {
+    /// The instance is ended when the goal is reached.
+    End,
+    /// The instance goes on running: nothing ends it but itself.
+    LeaveRunning,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum State {
     Running,
-    /// The user-data has ended; its result is on its way.
-    Settling,
     Syncing,
     /// The power button is pressed.
     PowerButton,
@@ -84,81 +96,70 @@ enum State {
     Ending,
 }
 
-/// How long after cloud-init's farewell the first look is taken, if nothing says sooner that it is through.
-const SETTLE: Duration = Duration::from_millis(500);
 /// How long a panicked kernel may take to restart the machine (`panic=N` on its command line).
 const PANIC_GRACE: Duration = Duration::from_secs(15);
-/// How many looks are taken for a result that does not come.
-const MOST_LOOKS: u32 = 20;
 
-/// Watch until the goal is reached and the instance has ended. `result_is_there` looks at the root volume;
-/// `interrupts` counts what the user's Ctrl-C added: the first presses the power button, the second pulls the plug.
+/// Watch until the goal is reached and the instance has ended (or is left running). `interrupts` counts what the user's Ctrl-C
+/// added: the first presses the power button, the second pulls the plug; where the instance is left running the first one
+/// ends the watch.
 pub fn watch(
-    session: &mut Session,
+    observer: &mut Observer,
     goal: Goal,
+    finally: Finally,
     patience: Patience,
     interrupts: &AtomicU32,
-    result_is_there: &dyn Fn() -> bool,
-    show: &mut dyn FnMut(&Update),
+    watcher: &mut dyn Watcher,
 ) -> Report {
     let mut watch = Watch {
         goal,
+        finally,
         patience,
         state: State::Running,
         until: patience.timeout.map(|t| Instant::now() + t),
         deadline: None,
-        looks: 0,
-        asked: 0,
+        left: false,
         report: Report {
             reason: Reason::Ended,
-            end: End::Stopped,
+            end: None,
             finished: None,
+            verdict: None,
             panic: None,
-            synced: false,
             vcpus: Vec::new(),
         },
     };
-    loop {
+    while !watch.left && !observer.has_ended() {
         let interrupted = interrupts.load(Ordering::Relaxed);
         if interrupted > 0 {
-            watch.interrupted(session, interrupted);
+            watch.interrupted(observer, interrupted, watcher);
         }
         // Ctrl-C is only a counter, so the longest wait is how long it may go unseen.
         let nap = Duration::from_millis(50);
         let wait = watch.until.map_or(nap, |until| until.saturating_duration_since(Instant::now()).min(nap));
-        match session.next(wait) {
+        match observer.next(wait) {
             Some(update) => {
-                show(&update);
-                watch.update(session, update, result_is_there);
-                if let State::Ending = watch.state
-                    && session.has_ended()
-                {
-                    return watch.report;
-                }
+                watcher.show(&update);
+                watch.update(observer, update, watcher);
             }
-            None if session.has_ended() => return watch.report,
-            None if watch.until.is_some_and(|until| until <= Instant::now()) => watch.time_is_up(session),
+            None if watch.until.is_some_and(|until| until <= Instant::now()) => watch.time_is_up(observer, watcher),
             None => {}
         }
     }
+    watch.report
 }
 
 struct Watch {
     goal: Goal,
+    finally: Finally,
     patience: Patience,
     state: State,
     /// When the present state has lasted too long.
     until: Option<Instant>,
     /// The goal's own end of time, while a panicked kernel is waited for.
     deadline: Option<Instant>,
-    looks: u32,
-    /// How often the guest's kernel was asked in vain: it hears nothing while no program has the console open.
-    asked: u32,
+    /// The instance is left running.
+    left: bool,
     report: Report,
 }
-
-/// How often it is asked before the power button.
-const MOST_ASKED: u32 = 3;
 
 impl Watch {
     fn enter(&mut self, state: State, patience: Duration) {
@@ -166,30 +167,22 @@ impl Watch {
         self.until = Some(Instant::now() + patience);
     }
 
-    fn update(&mut self, session: &Session, update: Update, result_is_there: &dyn Fn() -> bool) {
+    fn update(&mut self, observer: &Observer, update: Update, watcher: &mut dyn Watcher) {
         match update {
-            Update::Finished(finished) => {
-                self.report.finished = Some(finished);
+            Update::Finished(finished) => self.report.finished = Some(finished),
+            Update::Judged(verdict) => {
+                let known = verdict.is_some();
+                self.report.verdict = verdict;
                 if self.goal == Goal::UserData && self.state == State::Running {
                     self.report.reason = Reason::UserData;
-                    self.enter(State::Settling, SETTLE);
+                    match (self.finally, known) {
+                        (Finally::LeaveRunning, _) => self.left = true,
+                        (Finally::End, true) => self.pull_plug(observer, watcher),
+                        (Finally::End, false) => self.press_button(observer, watcher),
+                    }
                 }
             }
-            // systemd's word that cloud-init's last unit is through, where it shows its units.
-            Update::Line(line) if self.state == State::Settling && line.contains("cloud-final.serv") => {
-                self.sync(session);
-            }
-            Update::Synced if self.state == State::Syncing => {
-                self.report.synced = true;
-                self.asked = 0;
-                self.looks += 1;
-                if self.report.reason != Reason::UserData || result_is_there() || self.looks >= MOST_LOOKS {
-                    self.pull_plug(session);
-                } else {
-                    self.enter(State::Settling, SETTLE);
-                }
-            }
-            // With panic=N it restarts the machine, otherwise it stands still.
+            Update::Synced if self.state == State::Syncing => self.pull_plug(observer, watcher),
             // With panic=N it restarts the machine, otherwise it stands still. Only the first panic of a boot counts.
             Update::Panic(text) if self.report.panic.is_none() && self.state == State::Running => {
                 self.report.panic = Some(text);
@@ -199,58 +192,56 @@ impl Watch {
                 self.until = self.deadline;
             }
             Update::Vcpus(lines) => self.report.vcpus = lines,
-            Update::Ended(end) => {
-                self.report.synced |= end == End::PowerOff;
-                self.report.end = end;
-                self.state = State::Ending;
-            }
+            Update::Ended(end) => self.report.end = Some(end),
             _ => {}
         }
     }
 
-    fn time_is_up(&mut self, session: &Session) {
+    fn time_is_up(&mut self, observer: &Observer, watcher: &mut dyn Watcher) {
         match self.state {
-            State::Running if self.report.panic.is_some() => {
-                self.report.reason = Reason::Panicked;
-                self.pull_plug(session);
-            }
             State::Running => {
-                self.report.reason = Reason::TimedOut;
-                session.order(Control::Describe);
-                self.sync(session);
+                self.report.reason = if self.report.panic.is_some() { Reason::Panicked } else { Reason::TimedOut };
+                if self.finally == Finally::LeaveRunning {
+                    self.left = true;
+                } else if self.report.panic.is_some() {
+                    self.pull_plug(observer, watcher);
+                } else {
+                    watcher.ending();
+                    observer.order(Control::Describe);
+                    observer.order(Control::Sync);
+                    self.enter(State::Syncing, self.patience.sync);
+                }
             }
-            State::Settling => self.sync(session),
-            State::Syncing if self.asked < MOST_ASKED => self.sync(session),
-            State::Syncing => {
-                session.order(Control::PowerButton);
-                self.enter(State::PowerButton, self.patience.grace);
-            }
-            State::PowerButton => self.pull_plug(session),
+            State::Syncing | State::PowerButton => self.pull_plug(observer, watcher),
             State::Ending => self.until = None,
         }
     }
 
-    fn interrupted(&mut self, session: &Session, times: u32) {
+    fn interrupted(&mut self, observer: &Observer, times: u32, watcher: &mut dyn Watcher) {
         match self.state {
             State::Running => {
                 self.report.reason = Reason::Interrupted;
-                session.order(Control::PowerButton);
-                self.enter(State::PowerButton, self.patience.grace);
+                if self.finally == Finally::LeaveRunning {
+                    self.left = true;
+                } else {
+                    self.press_button(observer, watcher);
+                }
             }
             State::Ending => {}
-            _ if times > 1 => self.pull_plug(session),
+            _ if times > 1 => self.pull_plug(observer, watcher),
             _ => {}
         }
     }
 
-    fn sync(&mut self, session: &Session) {
-        session.order(Control::Sync);
-        self.asked += 1;
-        self.enter(State::Syncing, self.patience.sync / MOST_ASKED);
+    fn press_button(&mut self, observer: &Observer, watcher: &mut dyn Watcher) {
+        watcher.ending();
+        observer.order(Control::PowerButton);
+        self.enter(State::PowerButton, self.patience.grace);
     }
 
-    fn pull_plug(&mut self, session: &Session) {
-        session.order(Control::Stop);
+    fn pull_plug(&mut self, observer: &Observer, watcher: &mut dyn Watcher) {
+        watcher.ending();
+        observer.order(Control::Stop);
         self.state = State::Ending;
         self.until = None;
     }

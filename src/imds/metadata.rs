@@ -40,7 +40,7 @@ pub struct Metadata {
     /// What block device mapping says; see [`block_device_mapping`].
     pub block_device_mapping: Vec<BlockDevice>,
     /// The user data, byte for byte.
-    #[serde(with = "base64_bytes")]
+    #[serde(with = "crate::ec2::base64_bytes::option")]
     pub user_data: Option<Vec<u8>>,
     /// How the service behaves.
     pub options: MetadataOptions,
@@ -201,22 +201,6 @@ impl Metadata {
             user_data: Some(b"#!/bin/sh\necho hello\n".to_vec()),
             options: MetadataOptions::default(),
         }
-    }
-}
-
-/// Bytes as base64 text.
-mod base64_bytes {
-    use base64::Engine as _;
-    use base64::engine::general_purpose::STANDARD;
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(bytes: &Option<Vec<u8>>, serializer: S) -> Result<S::Ok, S::Error> {
-        bytes.as_ref().map(|bytes| STANDARD.encode(bytes)).serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u8>>, D::Error> {
-        let text: Option<String> = Option::deserialize(deserializer)?;
-        text.map(|text| STANDARD.decode(text).map_err(serde::de::Error::custom)).transpose()
     }
 }
 

@@ -6,12 +6,18 @@ pub mod capacity;
 pub mod error;
 mod images;
 mod instances;
+pub mod keys;
+mod launch;
+mod lifecycle;
+pub mod lock;
 pub mod model;
 pub mod paths;
+pub mod process;
 pub mod store;
 
 pub use images::ImportRequest;
-pub use instances::{EndOfRun, Launch, LaunchRequest};
+pub use launch::{LaunchParameters, LaunchRequest, MOST_INSTANCES, Pending};
+pub use lifecycle::{Modification, user_initiated};
 
 use self::error::RegionError;
 use self::paths::Paths;

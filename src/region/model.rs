@@ -74,6 +74,12 @@ pub struct Instance {
     /// Why it is there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_reason: Option<StateReason>,
+    /// What changed its state last: `User initiated (2026-11-20 22:17:46 GMT)`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub state_transition_reason: String,
+    /// The name of its key pair.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_name: Option<String>,
     /// ISO 8601, of the last start.
     pub launch_time: String,
     /// In the default VPC; kept until terminated.
@@ -113,11 +119,23 @@ impl Instance {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct InstanceFacts {
-    /// The instance's process, while it runs.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub process: Option<Process>,
-    /// Published ports.
+    /// Published ports; while it runs, with the numbers that were taken.
     pub published: Vec<PortForward>,
+    /// Whether it runs in the emulated host.
+    #[serde(default)]
+    pub emulated: bool,
+    /// Whether it has run: until then a failure ends it for good.
+    #[serde(default)]
+    pub has_run: bool,
+    /// What a power-off by the guest means.
+    #[serde(default)]
+    pub shutdown_behavior: ShutdownBehavior,
+    /// Whether it can't be terminated.
+    #[serde(default)]
+    pub termination_protection: bool,
+    /// Delete it when the command that launched it goes away.
+    #[serde(default)]
+    pub bound_to_command: bool,
     /// What became of the user-data, once that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
@@ -125,35 +143,15 @@ pub struct InstanceFacts {
     pub user_data_bytes: Option<usize>,
 }
 
-/// A process, told from a later one with the same number by its start time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct Process {
-    /// Its number.
-    pub pid: u32,
-    /// Its start, in clock ticks since the machine's boot (field 22 of `/proc/PID/stat`).
-    pub started: u64,
-}
-
-impl Process {
-    /// This process.
-    pub fn this() -> Self {
-        let pid = std::process::id();
-        Process { pid, started: start_time(pid).unwrap_or(0) }
-    }
-
-    /// Whether it still runs.
-    pub fn is_alive(&self) -> bool {
-        start_time(self.pid) == Some(self.started)
-    }
-}
-
-fn start_time(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The command in parentheses may contain anything; the fields after it are numbers. The state is field 3.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    let state = fields.next()?;
-    if state == "Z" { None } else { fields.nth(18)?.parse().ok() }
+/// What a power-off by the guest means: `InstanceInitiatedShutdownBehavior`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ShutdownBehavior {
+    /// The instance is stopped.
+    #[default]
+    Stop,
+    /// The instance is terminated.
+    Terminate,
 }
 
 /// An instance's state: EC2's code and name.

@@ -6,9 +6,10 @@
 use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy;
+use serde::{Deserialize, Serialize};
 
 /// The directories of a region. They are made when something is first put into them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Paths {
     data: PathBuf,
     state: PathBuf,
@@ -57,6 +58,26 @@ impl Paths {
     /// The records of one instance: console, metadata requests, events, logs fetched from its volume.
     pub fn instance(&self, instance_id: &str) -> PathBuf {
         self.state.join("instances").join(instance_id)
+    }
+
+    /// The socket of an instance's process.
+    pub fn control(&self, instance_id: &str) -> PathBuf {
+        self.instance(instance_id).join("control")
+    }
+
+    /// The file that an instance's process holds locked as long as it lives.
+    pub fn lock(&self, instance_id: &str) -> PathBuf {
+        self.instance(instance_id).join("lock")
+    }
+
+    /// What an instance's process has to say that is not the guest's: a panic, for one.
+    pub fn process_log(&self, instance_id: &str) -> PathBuf {
+        self.instance(instance_id).join("process.log")
+    }
+
+    /// The private key of a key pair that was made here.
+    pub fn private_key(&self, name: &str) -> PathBuf {
+        self.state.join("keys").join(name)
     }
 
     /// The keys that sign instance identity documents.

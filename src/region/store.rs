@@ -37,6 +37,15 @@ const MIGRATIONS: &[&str] = &["
     ) STRICT;
     CREATE INDEX volume_by_instance ON volume (instance_id);
     CREATE INDEX volume_by_image ON volume (image_id);
+", "
+    -- What an instance was launched with and is started with again. Apart, for it holds the user-data, which lists do not need.
+    CREATE TABLE launch (
+        instance_id TEXT PRIMARY KEY,
+        body        TEXT NOT NULL
+    ) STRICT;
+    -- The few that are on their way from one state to another, or run: what is checked by every command.
+    CREATE INDEX instance_alive ON instance (state) WHERE state NOT IN ('stopped', 'terminated');
+    CREATE TABLE key_pair (name TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT;
 "];
 
 /// Why the store could not be used.
@@ -212,6 +221,61 @@ impl Tables<'_> {
              ORDER BY instance_id = ?1 DESC, launched DESC LIMIT 3",
             [key],
         )
+    }
+
+    /// The instances that have a process, or should have one.
+    pub fn instances_alive<T: DeserializeOwned>(&self) -> Result<Vec<T>, StoreError> {
+        self.bodies("SELECT body FROM instance WHERE state NOT IN ('stopped', 'terminated')", [])
+    }
+
+    /// The instance of this id.
+    pub fn instance<T: DeserializeOwned>(&self, instance_id: &str) -> Result<Option<T>, StoreError> {
+        Ok(self.bodies("SELECT body FROM instance WHERE instance_id = ?1", [instance_id])?.pop())
+    }
+
+    /// Add or replace a key pair.
+    pub fn put_key_pair(&self, name: &str, body: &impl Serialize) -> Result<(), StoreError> {
+        self.connection.execute(
+            "INSERT OR REPLACE INTO key_pair (name, body) VALUES (?1, ?2)",
+            params![name, serde_json::to_string(body)?],
+        )?;
+        Ok(())
+    }
+
+    /// The key pair of this name.
+    pub fn key_pair<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StoreError> {
+        Ok(self.bodies("SELECT body FROM key_pair WHERE name = ?1", [name])?.pop())
+    }
+
+    /// All key pairs.
+    pub fn key_pairs<T: DeserializeOwned>(&self) -> Result<Vec<T>, StoreError> {
+        self.bodies("SELECT body FROM key_pair ORDER BY name", [])
+    }
+
+    /// Take a key pair away.
+    pub fn remove_key_pair(&self, name: &str) -> Result<(), StoreError> {
+        self.connection.execute("DELETE FROM key_pair WHERE name = ?1", [name])?;
+        Ok(())
+    }
+
+    /// Keep what an instance is started with.
+    pub fn put_launch(&self, instance_id: &str, body: &impl Serialize) -> Result<(), StoreError> {
+        self.connection.execute(
+            "INSERT OR REPLACE INTO launch (instance_id, body) VALUES (?1, ?2)",
+            params![instance_id, serde_json::to_string(body)?],
+        )?;
+        Ok(())
+    }
+
+    /// What an instance is started with.
+    pub fn launch<T: DeserializeOwned>(&self, instance_id: &str) -> Result<Option<T>, StoreError> {
+        Ok(self.bodies("SELECT body FROM launch WHERE instance_id = ?1", [instance_id])?.pop())
+    }
+
+    /// Forget what an instance was started with.
+    pub fn remove_launch(&self, instance_id: &str) -> Result<(), StoreError> {
+        self.connection.execute("DELETE FROM launch WHERE instance_id = ?1", [instance_id])?;
+        Ok(())
     }
 
     /// How many instances that are not terminated came from an image.

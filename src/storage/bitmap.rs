@@ -34,6 +34,19 @@ impl Bitmap {
         }
     }
 
+    /// Make room for blocks below `len`, which is no less than before.
+    pub fn grow(&mut self, len: u64) {
+        let pages = len.div_ceil(PAGE_BITS) as usize;
+        self.len = len;
+        let mut slots = std::mem::take(&mut self.pages).into_vec();
+        slots.resize_with(pages, OnceLock::new);
+        self.pages = slots.into();
+        let dirty = self.dirty.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let mut marks = std::mem::take(dirty).into_vec();
+        marks.resize(pages.div_ceil(64), 0);
+        *dirty = marks.into();
+    }
+
     /// The number of pages.
     pub fn pages(&self) -> usize {
         self.pages.len()

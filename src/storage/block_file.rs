@@ -66,6 +66,27 @@ impl BlockFile {
         made
     }
 
+    /// Open an existing file or block device for a look, without a lock.
+    pub fn peek(path: &Path) -> Result<Self, StorageError> {
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+            .open(path)
+            .map_err(StorageError::io("open", path))?;
+        let yes = || AtomicBool::new(true);
+        Ok(BlockFile { file, nowait_writes: yes(), punches: yes(), zeroes: yes() })
+    }
+
+    /// Let others read the file from now on: the lock becomes a shared one.
+    pub fn share(&self) -> io::Result<()> {
+        self.file.lock_shared()
+    }
+
+    /// Make a file longer. Block devices have the length they have.
+    pub fn set_len_at_least(&self, len: u64) -> io::Result<()> {
+        if self.file.metadata()?.is_file() && self.len()? < len { self.file.set_len(len) } else { Ok(()) }
+    }
+
     fn checked(file: File, path: &Path, exclusive: bool) -> Result<Self, StorageError> {
         let kind = file.metadata().map_err(StorageError::io("look at", path))?.file_type();
         if !kind.is_file() && !kind.is_block_device() {

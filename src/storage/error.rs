@@ -42,6 +42,18 @@ pub enum StorageError {
         /// The size that the base has now.
         found: u64,
     },
+    /// The layer below is not the one that the volume was made over.
+    #[error("{} was made over another layer than the one below it: the volume's files are mixed up", path.display())]
+    WrongParent {
+        /// The layer's map file.
+        path: PathBuf,
+    },
+    /// The layer is a snapshot's.
+    #[error("{} belongs to a snapshot and can't be written", path.display())]
+    Frozen {
+        /// The layer's map file.
+        path: PathBuf,
+    },
     /// A file or block device holds less than it has to.
     #[error("{} has {found} bytes where {expected} are needed", path.display())]
     TooShort {

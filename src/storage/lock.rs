@@ -6,20 +6,32 @@ use std::fs::{File, TryLockError};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use super::error::StorageError;
 
 /// Lock `file`: alone (`exclusive`), or together with others that don't write.
 pub fn lock(file: &File, path: &Path, exclusive: bool) -> Result<(), StorageError> {
-    let result = if exclusive { file.try_lock() } else { file.try_lock_shared() };
-    match result {
-        Ok(()) => Ok(()),
-        Err(TryLockError::WouldBlock) => Err(StorageError::InUse { path: path.into(), holder: holder(file) }),
-        // A file system without locks (some network ones): nothing better can be had there.
-        Err(TryLockError::Error(error)) if error.kind() == std::io::ErrorKind::Unsupported => Ok(()),
-        Err(TryLockError::Error(source)) => Err(StorageError::Io { action: "lock", path: path.into(), source }),
+    // A process that another thread of the last holder has just forked has it, too, until it executes its program.
+    let until = Instant::now() + A_FORK;
+    loop {
+        let result = if exclusive { file.try_lock() } else { file.try_lock_shared() };
+        return match result {
+            Ok(()) => Ok(()),
+            Err(TryLockError::WouldBlock) if Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(1));
+                continue;
+            }
+            Err(TryLockError::WouldBlock) => Err(StorageError::InUse { path: path.into(), holder: holder(file) }),
+            // A file system without locks (some network ones): nothing better can be had there.
+            Err(TryLockError::Error(error)) if error.kind() == std::io::ErrorKind::Unsupported => Ok(()),
+            Err(TryLockError::Error(source)) => Err(StorageError::Io { action: "lock", path: path.into(), source }),
+        };
     }
 }
+
+/// How long a lock is tried for.
+const A_FORK: Duration = Duration::from_millis(50);
 
 /// Name who holds the lock, as `/proc/locks` tells it (proc_locks(5)).
 fn holder(file: &File) -> String {

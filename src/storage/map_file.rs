@@ -3,12 +3,17 @@
 //! | offset | bytes | field, little endian |
 //! |--------|-------|----------------------|
 //! | 0      | 8     | magic `amblvol\0` |
-//! | 8      | 4     | version, 1 |
+//! | 8      | 4     | version, 2 |
 //! | 12     | 4     | block size, 4096 |
 //! | 16     | 8     | volume size in bytes |
 //! | 24     | 8     | base size in bytes, 0 without a base |
-//! | 32     | 4     | CRC-32 (IEEE) of bytes 0 to 31 |
+//! | 32     | 16    | the layer's own id, random |
+//! | 48     | 16    | the id of the layer below, 0 over an image or nothing |
+//! | 64     | 4     | 1 if the layer is frozen |
+//! | 68     | 4     | CRC-32 (IEEE) of bytes 0 to 67 |
 //! | 4096   | …     | bit *n* of byte *m*: block 8 *m* + *n* |
+//!
+//! The header is within one sector, so it is changed as a whole. Version 1 had no ids and could not be frozen: its CRC stands at 32.
 
 use std::io;
 use std::path::Path;
@@ -21,7 +26,7 @@ use super::{MAX_SIZE, OpenMode};
 use crate::vmm::backend::BLOCK_SIZE;
 
 const MAGIC: &[u8; 8] = b"amblvol\0";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// The bitmap starts here.
 const PAGES_AT: u64 = PAGE_BYTES as u64;
 /// Pages that one flush writes at a time: they cover 8 GiB.
@@ -34,39 +39,71 @@ pub struct Header {
     pub size: u64,
     /// Base size in bytes.
     pub base_size: u64,
+    /// The layer's own id; zeros in files of version 1.
+    pub id: LayerId,
+    /// The id of the layer below, or zeros.
+    pub parent: LayerId,
+    /// Whether it must not change any more.
+    pub frozen: bool,
 }
+
+/// Tells layers apart.
+pub type LayerId = [u8; 16];
+
+/// The header's length in bytes.
+const HEADER: usize = 72;
+/// The same in version 1.
+const HEADER_1: usize = 36;
 
 impl Header {
     /// The header as bytes.
-    pub fn to_bytes(self) -> [u8; 36] {
-        let mut bytes = [0; 36];
+    pub fn to_bytes(self) -> [u8; HEADER] {
+        let mut bytes = [0; HEADER];
         bytes[..8].copy_from_slice(MAGIC);
         bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
         bytes[12..16].copy_from_slice(&(VOLUME_BLOCK as u32).to_le_bytes());
         bytes[16..24].copy_from_slice(&self.size.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.base_size.to_le_bytes());
-        let sum = crc32(&bytes[..32]);
-        bytes[32..].copy_from_slice(&sum.to_le_bytes());
+        bytes[32..48].copy_from_slice(&self.id);
+        bytes[48..64].copy_from_slice(&self.parent);
+        bytes[64..68].copy_from_slice(&u32::from(self.frozen).to_le_bytes());
+        let sum = crc32(&bytes[..68]);
+        bytes[68..].copy_from_slice(&sum.to_le_bytes());
         bytes
     }
 
     /// The header from bytes, or what is wrong with it.
-    pub fn from_bytes(bytes: &[u8; 36]) -> Result<Header, String> {
+    pub fn from_bytes(bytes: &[u8; HEADER]) -> Result<Header, String> {
         let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
         if &bytes[..8] != MAGIC {
             return Err("it does not begin as one".into());
         }
-        if u32_at(32) != crc32(&bytes[..32]) {
+        let old = u32_at(8) == 1;
+        let sum_at = if old { HEADER_1 - 4 } else { HEADER - 4 };
+        if u32_at(sum_at) != crc32(&bytes[..sum_at]) {
             return Err("the checksum of its header is wrong".into());
         }
-        if u32_at(8) != VERSION {
+        if !old && u32_at(8) != VERSION {
             return Err(format!("version {} is not known here; use the newer amiable that made it", u32_at(8)));
         }
         if u64::from(u32_at(12)) != VOLUME_BLOCK {
             return Err(format!("block size {} is not supported", u32_at(12)));
         }
-        let header = Header { size: u64_at(16), base_size: u64_at(24) };
+        let id_at = |at: usize| {
+            let mut id = LayerId::default();
+            if !old {
+                id.copy_from_slice(&bytes[at..at + 16]);
+            }
+            id
+        };
+        let header = Header {
+            size: u64_at(16),
+            base_size: u64_at(24),
+            id: id_at(32),
+            parent: id_at(48),
+            frozen: !old && u32_at(64) != 0,
+        };
         if header.size == 0
             || header.size > MAX_SIZE
             || !header.size.is_multiple_of(BLOCK_SIZE)
@@ -122,13 +159,7 @@ impl MapFile {
     /// Open a map and load it.
     pub fn open(path: &Path, mode: OpenMode) -> Result<(Self, Header, Bitmap), StorageError> {
         let file = BlockFile::open(path, mode)?;
-        let bad = |reason: String| StorageError::BadMap { path: path.into(), reason };
-        let mut bytes = [0; 36];
-        file.read_plain(&mut bytes, 0).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => bad("it is too short".into()),
-            _ => StorageError::Io { action: "read", path: path.into(), source: error },
-        })?;
-        let header = Header::from_bytes(&bytes).map_err(bad)?;
+        let header = read_header(&file, path)?;
         file.require(path, header.map_len())?;
         let bitmap = Bitmap::new(header.size.div_ceil(VOLUME_BLOCK));
         let mut page = [0; PAGE_BYTES];
@@ -169,10 +200,37 @@ impl MapFile {
         Ok(())
     }
 
+    /// Write another header. It is durable, and so is all that was written before.
+    pub fn replace_header(&self, header: Header) -> io::Result<()> {
+        self.file.set_len_at_least(header.map_len())?;
+        self.file.write_plain(&header.to_bytes(), 0)?;
+        self.file.sync()
+    }
+
+    /// Let others read the file from now on.
+    pub fn share(&self) -> io::Result<()> {
+        self.file.share()
+    }
+
     /// Make what was written durable.
     pub fn sync(&self) -> io::Result<()> {
         self.file.sync()
     }
+}
+
+/// What a map's header says, without a lock: another process may be changing it.
+pub fn peek(path: &Path) -> Result<Header, StorageError> {
+    read_header(&BlockFile::peek(path)?, path)
+}
+
+fn read_header(file: &BlockFile, path: &Path) -> Result<Header, StorageError> {
+    let bad = |reason: String| StorageError::BadMap { path: path.into(), reason };
+    let mut bytes = [0; HEADER];
+    file.read_plain(&mut bytes, 0).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => bad("it is too short".into()),
+        _ => StorageError::Io { action: "read", path: path.into(), source: error },
+    })?;
+    Header::from_bytes(&bytes).map_err(bad)
 }
 
 #[cfg(test)]

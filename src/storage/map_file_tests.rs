@@ -2,7 +2,7 @@ use super::*;
 
 #[test]
 fn a_header_survives_and_a_damaged_one_is_refused() {
-    let header = Header { size: 8 << 30, base_size: 3 << 29 };
+    let header = Header { size: 8 << 30, base_size: 3 << 29, id: [7; 16], parent: [9; 16], frozen: true };
     let bytes = header.to_bytes();
     assert_eq!(Header::from_bytes(&bytes), Ok(header));
     for bit in 0..bytes.len() * 8 {
@@ -10,21 +10,32 @@ fn a_header_survives_and_a_damaged_one_is_refused() {
         bad[bit / 8] ^= 1 << (bit % 8);
         assert!(Header::from_bytes(&bad).is_err(), "bit {bit}");
     }
-    for header in [
-        Header { size: 0, base_size: 0 },
-        Header { size: 100, base_size: 0 },
-        Header { size: MAX_SIZE + 512, base_size: 0 },
-        Header { size: 512, base_size: 1024 },
-    ] {
+    for header in [header_of(0, 0), header_of(100, 0), header_of(MAX_SIZE + 512, 0), header_of(512, 1024)] {
         assert!(Header::from_bytes(&header.to_bytes()).is_err(), "{header:?}");
     }
+}
+
+fn header_of(size: u64, base_size: u64) -> Header {
+    Header { size, base_size, id: [1; 16], parent: [0; 16], frozen: false }
+}
+
+#[test]
+fn a_header_of_version_1_is_still_read() {
+    let mut bytes = header_of(8 << 30, 512).to_bytes();
+    bytes[8] = 1;
+    let sum = crc32(&bytes[..32]);
+    bytes[32..36].copy_from_slice(&sum.to_le_bytes());
+    // What follows was never written by it.
+    bytes[36..].fill(0);
+    let expected = Header { size: 8 << 30, base_size: 512, id: [0; 16], parent: [0; 16], frozen: false };
+    assert_eq!(Header::from_bytes(&bytes), Ok(expected));
 }
 
 #[test]
 fn a_failed_data_sync_leaves_the_map_alone_and_the_pages_dirty() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("m");
-    let header = Header { size: 1 << 30, base_size: 0 };
+    let header = header_of(1 << 30, 0);
     let mut map = MapFile::create(&path, header).unwrap();
     let bitmap = Bitmap::new(header.size / VOLUME_BLOCK);
     bitmap.set(40_000, 40_001);

@@ -1,6 +1,8 @@
 //! Volumes, copy-on-write, image formats, official images from the network: blocks in, blocks out.
 //!
 //! - [`volume`]: a copy-on-write layer over a read-only base, as an instance's root volume is over its AMI.
+//! - [`live`]: the volume of a running instance: snapshots and growth while it is read and written.
+//! - [`chain`]: the layers of a volume by their files, from the image up.
 //! - [`raw`]: a raw file or block device as it is.
 //! - [`import`]: any disk image → a sparse raw file, once; afterwards nothing looks at a guest's bytes to find a format.
 //! - [`pull`]: official cloud images by name.
@@ -12,9 +14,11 @@
 
 mod bitmap;
 mod block_file;
+pub mod chain;
 pub mod error;
 pub mod image;
 pub mod import;
+pub mod live;
 mod lock;
 mod map_file;
 pub mod pull;
@@ -22,7 +26,10 @@ pub mod raw;
 pub mod volume;
 mod volume_io;
 
+pub use chain::Chain;
 pub use error::StorageError;
+pub use live::LiveVolume;
+pub use map_file::LayerId;
 pub use raw::RawImage;
 pub use volume::{Volume, VolumePaths};
 
@@ -57,6 +64,10 @@ pub trait Layer: Send + Sync {
     fn size(&self) -> u64;
     /// Fill `to` from `offset`. The caller stays within [`size`](Self::size).
     fn read_layer(&self, to: Window<'_, '_>, offset: u64, wait: Wait) -> io::Result<()>;
+    /// What tells it from other layers; zeros for what can't be told apart.
+    fn id(&self) -> LayerId {
+        LayerId::default()
+    }
 }
 
 /// Check a device's access: sector aligned and within `size`. Answers the end of the range.

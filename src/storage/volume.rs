@@ -24,10 +24,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use serde::{Deserialize, Serialize};
+
 use super::bitmap::Bitmap;
 use super::block_file::BlockFile;
 use super::error::StorageError;
-use super::map_file::{Header, MapFile};
+use super::map_file::{Header, LayerId, MapFile};
 use super::raw::check_size;
 use super::{Layer, OpenMode};
 
@@ -35,7 +37,7 @@ use super::{Layer, OpenMode};
 pub const VOLUME_BLOCK: u64 = 4096;
 
 /// The two files of a volume.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumePaths {
     /// The blocks.
     pub data: PathBuf,
@@ -77,6 +79,8 @@ pub struct Volume {
     /// `data` was written since the last flush.
     pub(super) data_dirty: AtomicBool,
     pub(super) mode: OpenMode,
+    /// What the map's header says.
+    header: Header,
     durable: Mutex<Durable>,
 }
 
@@ -91,6 +95,28 @@ struct Durable {
 }
 
 impl Volume {
+    /// Make the layer that will be laid over `parent`, for [`lay_over`](Self::lay_over).
+    pub(super) fn create_above(paths: &VolumePaths, parent: &Volume, mode: OpenMode) -> Result<Volume, StorageError> {
+        struct Stand(u64, LayerId);
+        impl Layer for Stand {
+            fn size(&self) -> u64 {
+                self.0
+            }
+            fn read_layer(
+                &self,
+                _: crate::vmm::volatile_io::Window<'_, '_>,
+                _: u64,
+                _: crate::vmm::backend::Wait,
+            ) -> io::Result<()> {
+                Err(io::ErrorKind::NotConnected.into())
+            }
+            fn id(&self) -> LayerId {
+                self.1
+            }
+        }
+        Self::create(paths, parent.size, Some(Arc::new(Stand(parent.size, parent.header.id))), mode)
+    }
+
     /// Make a volume of `size` bytes over `base` (all zeros without one). Nothing is copied.
     ///
     /// `size` is a multiple of 512, at least the base's size. The files must not exist, or be block devices of at
@@ -106,9 +132,17 @@ impl Volume {
         if base_size > size {
             return Err(StorageError::BadSize { size, reason: "a volume can't be smaller than its image" });
         }
+        let mut id = LayerId::default();
+        getrandom::fill(&mut id).map_err(|error| StorageError::Io {
+            action: "find a random id for",
+            path: paths.map.clone(),
+            source: io::Error::other(error.to_string()),
+        })?;
+        let parent = base.as_ref().map_or(LayerId::default(), |base| base.id());
+        let header = Header { size, base_size, id, parent, frozen: false };
         let data_existed = paths.data.exists();
         let data = BlockFile::create(&paths.data, size)?;
-        let map = MapFile::create(&paths.map, Header { size, base_size }).inspect_err(|_| {
+        let map = MapFile::create(&paths.map, header).inspect_err(|_| {
             if !data_existed {
                 let _ = std::fs::remove_file(&paths.data);
             }
@@ -116,7 +150,7 @@ impl Volume {
         // A folder that can't be opened for reading can't be synced; its files can.
         let folders = [&paths.data, &paths.map].into_iter().filter_map(|path| folder(path).ok()).collect();
         let durable = Durable { map, folders, map_dirty: true, failed: false };
-        Ok(Self::new(data, size, base, Bitmap::new(size.div_ceil(VOLUME_BLOCK)), mode, durable))
+        Ok(Self::new(data, header, base, Bitmap::new(size.div_ceil(VOLUME_BLOCK)), mode, durable))
     }
 
     /// Open a volume over the same base that it was made over.
@@ -128,13 +162,19 @@ impl Volume {
         if found != header.base_size {
             return Err(StorageError::BaseChanged { path: paths.map.clone(), expected: header.base_size, found });
         }
+        if base.as_ref().map_or(LayerId::default(), |base| base.id()) != header.parent {
+            return Err(StorageError::WrongParent { path: paths.map.clone() });
+        }
+        if header.frozen && mode.writable() {
+            return Err(StorageError::Frozen { path: paths.map.clone() });
+        }
         let durable = Durable { map, folders: Vec::new(), map_dirty: false, failed: false };
-        Ok(Self::new(data, header.size, base, held, mode, durable))
+        Ok(Self::new(data, header, base, held, mode, durable))
     }
 
     fn new(
         data: BlockFile,
-        size: u64,
+        header: Header,
         base: Option<Arc<dyn Layer>>,
         held: Bitmap,
         mode: OpenMode,
@@ -142,7 +182,8 @@ impl Volume {
     ) -> Volume {
         Volume {
             data,
-            size,
+            size: header.size,
+            header,
             base_size: base.as_ref().map_or(0, |base| base.size()),
             base,
             held,
@@ -174,6 +215,59 @@ impl Volume {
             OpenMode::ReadWrite => self.write_back(true),
             OpenMode::ThrowAway => self.write_back(false),
         }
+    }
+
+    /// The layer's own id.
+    pub fn id(&self) -> LayerId {
+        self.header.id
+    }
+
+    /// How it was opened.
+    pub fn mode(&self) -> OpenMode {
+        self.mode
+    }
+
+    /// Make everything durable, in a throw-away volume too: content, size, and the entries of its files in their folders.
+    pub fn persist(&self) -> io::Result<()> {
+        self.data_dirty.store(true, Ordering::Release);
+        self.write_back(true)?;
+        self.data.sync()
+    }
+
+    /// Make the layer one that is never written again, durably, and let others read it. What it holds is durable before that.
+    pub(super) fn freeze(&mut self) -> io::Result<()> {
+        self.persist()?;
+        let header = Header { frozen: true, ..self.header };
+        let durable = self.durable.get_mut().unwrap_or_else(PoisonError::into_inner);
+        durable.map.replace_header(header)?;
+        self.header = header;
+        self.mode = OpenMode::ReadOnly;
+        // From here on it is frozen, whatever happens. A lock that stays exclusive only keeps others from reading.
+        let _ = durable.map.share();
+        let _ = self.data.share();
+        Ok(())
+    }
+
+    /// Lay this layer over another one that was made just so: of the same size, and its parent by name.
+    pub(super) fn lay_over(&mut self, base: Arc<dyn Layer>) {
+        self.base_size = base.size();
+        self.base = Some(base);
+    }
+
+    /// Make the volume larger, durably. What is new reads as zeros.
+    pub(super) fn grow(&mut self, size: u64) -> Result<(), StorageError> {
+        check_size(size)?;
+        if size < self.size {
+            return Err(StorageError::BadSize { size, reason: "a volume can't shrink" });
+        }
+        let grown = |source| StorageError::Io { action: "grow", path: PathBuf::from("the volume"), source };
+        self.data.set_len_at_least(size).map_err(grown)?;
+        self.persist().map_err(grown)?;
+        let header = Header { size, ..self.header };
+        self.durable.get_mut().unwrap_or_else(PoisonError::into_inner).map.replace_header(header).map_err(grown)?;
+        self.held.grow(size.div_ceil(VOLUME_BLOCK));
+        (self.size, self.header) = (size, header);
+        Ok(())
     }
 
     fn write_back(&self, sync: bool) -> io::Result<()> {

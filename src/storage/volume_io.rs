@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use vm_memory::VolatileSlice;
 
 use super::volume::{VOLUME_BLOCK, Volume};
-use super::{Layer, checked_end, read_plain};
+use super::{Layer, LayerId, checked_end, read_plain};
 use crate::boot::Disk;
 use crate::vmm::backend::{BlockBackend, Wait};
 use crate::vmm::volatile_io::Window;
@@ -123,6 +123,10 @@ impl Volume {
 impl Layer for Volume {
     fn size(&self) -> u64 {
         self.size
+    }
+
+    fn id(&self) -> LayerId {
+        Volume::id(self)
     }
 
     fn read_layer(&self, mut to: Window<'_, '_>, offset: u64, wait: Wait) -> io::Result<()> {

@@ -1,15 +1,17 @@
 //! ACPI tables of a hardware-reduced machine (ACPI 6.5): RSDP, XSDT, FADT, MADT, MCFG and a DSDT.
 //!
 //! The power button is a control-method one behind a generic event device (§5.6.9), sleep goes through the sleep control
-//! register (§4.8.3.7), reset through the FADT's reset register (§4.8.3.6). Each used PCI slot has a device node with
-//! `_SUN`, from which Linux makes `/sys/bus/pci/slots` and udev the name `ens5`.
+//! register (§4.8.3.7), reset through the FADT's reset register (§4.8.3.6). Each PCI slot has a device node with
+//! `_SUN`, from which Linux makes `/sys/bus/pci/slots` and udev the name `ens5`. Slots whose device may change have `_EJ0`,
+//! which makes Linux watch them; the generic event device notifies them.
 
 #![forbid(unsafe_code)]
 
 use acpi_tables::Aml;
 use acpi_tables::aml::{
-    AddressSpace, AddressSpaceCacheable, Arg, CreateDWordField, Device, EISAName, Else, Equal, IO, If, Interrupt,
-    Memory32Fixed, Method, Name, Notify, Or, Package, Path, ResourceTemplate, Return, Uuid, ZERO,
+    AddressSpace, AddressSpaceCacheable, And, Arg, CreateDWordField, Device, EISAName, Else, Equal, Field,
+    FieldAccessType, FieldEntry, FieldLockRule, FieldUpdateRule, IO, If, Interrupt, Local, Memory32Fixed, Method,
+    MethodCall, Name, Notify, OpRegion, OpRegionSpace, Or, Package, Path, ResourceTemplate, Return, Store, Uuid, ZERO,
 };
 use acpi_tables::fadt::{FADTBuilder, Flags, PmProfile};
 use acpi_tables::gas::{AccessSize, AddressSpace as Space, GAS};
@@ -20,6 +22,7 @@ use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
 
 use super::devices::acpi::{RESET_OFFSET, RESET_VALUE, S5_SLEEP_TYPE, SLEEP_CONTROL_OFFSET, SLEEP_STATUS_OFFSET};
+use super::devices::events;
 use super::layout;
 use super::x86_64::cpuid::apic_id;
 
@@ -36,8 +39,10 @@ const FIRST_TABLE: usize = 48;
 pub struct AcpiConfig {
     /// Processors.
     pub vcpus: u32,
-    /// PCI slots on bus 0 that are in use.
+    /// PCI slots on bus 0 whose devices stay.
     pub slots: Vec<u8>,
+    /// PCI slots on bus 0 whose devices may come and go.
+    pub hotplug: Vec<u8>,
     /// The 64-bit PCI window (address, bytes).
     pub pci_mmio64: Option<(u64, u64)>,
 }
@@ -107,7 +112,7 @@ fn dsdt(config: &AcpiConfig) -> impl Aml {
     Name::new("_S5_".into(), &Package::new(vec![&sleep, &ZERO, &ZERO, &ZERO])).to_aml_bytes(&mut body);
     pci_root(config, &mut body);
     legacy_devices(&mut body);
-    power_button(&mut body);
+    events_device(&mut body);
     let mut dsdt = Sdt::new(*b"DSDT", 36, 6, OEM, *b"AMZNDSDT", OEM_REVISION);
     dsdt.append_slice(&body);
     dsdt
@@ -145,23 +150,99 @@ fn pci_root(config: &AcpiConfig, body: &mut Vec<u8>) {
 
     let (id, compatible) = (hid("PNP0A08"), Name::new("_CID".into(), &EISAName::new("PNP0A03")));
     let numbers: Vec<Name> = ["_UID", "_SEG", "_BBN"].iter().map(|n| Name::new((*n).into(), &ZERO)).collect();
-    let slots: Vec<Slot> = config.slots.iter().map(|slot| Slot(*slot)).collect();
+    let fixed = config.slots.iter().map(|slot| Slot { number: *slot, hotplug: false });
+    let hotplug = config.hotplug.iter().map(|slot| Slot { number: *slot, hotplug: true });
+    let mut slots: Vec<Slot> = fixed.chain(hotplug).collect();
+    slots.sort_unstable_by_key(|slot| slot.number);
+    let (port, ports) = (layout::PORT_EVENTS, events::PORTS);
+    let region = OpRegion::new("EVTR".into(), OpRegionSpace::SystemIO, &port, &ports);
+    let registers = [BUTTONS, PLUGGED, EJECT_REQUESTED, EJECT].map(|name| FieldEntry::Named(*name, 32));
+    let registers = Field::new(
+        "EVTR".into(),
+        FieldAccessType::DWord,
+        FieldLockRule::NoLock,
+        FieldUpdateRule::WriteAsZeroes,
+        registers.to_vec(),
+    );
+    let check = CheckSlots(&config.hotplug);
     let mut children: Vec<&dyn Aml> = vec![&id, &compatible];
     children.extend(numbers.iter().map(|n| n as &dyn Aml));
-    children.extend([&resources as &dyn Aml, &osc]);
+    children.extend([&resources as &dyn Aml, &osc, &region, &registers]);
     children.extend(slots.iter().map(|s| s as &dyn Aml));
+    children.push(&check);
     Device::new("_SB_.PCI0".into(), children).to_aml_bytes(body);
 }
 
+/// Names of the registers in [`events`], in their order.
+const BUTTONS: &[u8; 4] = b"BTNS";
+const PLUGGED: &[u8; 4] = b"PLGD";
+const EJECT_REQUESTED: &[u8; 4] = b"EJRQ";
+const EJECT: &[u8; 4] = b"EJCT";
+
+fn register(name: &[u8; 4]) -> Path {
+    Path::new(&String::from_utf8_lossy(name))
+}
+
 /// The device node of a PCI slot on bus 0.
-struct Slot(u8);
+struct Slot {
+    number: u8,
+    hotplug: bool,
+}
+
+fn slot_name(number: u8) -> String {
+    format!("S{number:03}")
+}
+
+fn slot_bit(number: u8) -> u32 {
+    1u32.checked_shl(number.into()).unwrap_or(0)
+}
 
 impl Aml for Slot {
     fn to_aml_bytes(&self, sink: &mut dyn acpi_tables::AmlSink) {
-        let address = Name::new("_ADR".into(), &(u32::from(self.0) << 16));
-        let number = Name::new("_SUN".into(), &self.0);
-        let name = format!("S{:03}", self.0);
-        Device::new(name.as_str().into(), vec![&address, &number]).to_aml_bytes(sink);
+        let address = Name::new("_ADR".into(), &(u32::from(self.number) << 16));
+        let number = Name::new("_SUN".into(), &self.number);
+        // There is no `_STA`: Linux looks at the slot itself.
+        let (to, bit) = (register(EJECT), slot_bit(self.number));
+        let eject = Store::new(&to, &bit);
+        let eject = Method::new("_EJ0".into(), 1, false, vec![&eject]);
+        let mut children: Vec<&dyn Aml> = vec![&address, &number];
+        if self.hotplug {
+            children.push(&eject);
+        }
+        Device::new(slot_name(self.number).as_str().into(), children).to_aml_bytes(sink);
+    }
+}
+
+/// The method that tells slots of what happened to them, as the registers say.
+struct CheckSlots<'a>(&'a [u8]);
+
+impl Aml for CheckSlots<'_> {
+    fn to_aml_bytes(&self, sink: &mut dyn acpi_tables::AmlSink) {
+        const DEVICE_CHECK: u8 = 1;
+        const EJECT_REQUEST: u8 = 3;
+        let mut body = Vec::new();
+        // What is new first: a request to eject it may have come before the guest got here.
+        for (local, from, event) in [(Local(0), PLUGGED, DEVICE_CHECK), (Local(1), EJECT_REQUESTED, EJECT_REQUEST)] {
+            Store::new(&local, &register(from)).to_aml_bytes(&mut body);
+            for slot in self.0 {
+                let (bit, name) = (slot_bit(*slot), slot_name(*slot));
+                let path = Path::new(&name);
+                let notify = Notify::new(&path, &event);
+                If::new(&And::new(&ZERO, &local, &bit), vec![&notify]).to_aml_bytes(&mut body);
+            }
+        }
+        Method::new(CHECK_SLOTS.into(), 0, true, vec![&Raw(body)]).to_aml_bytes(sink);
+    }
+}
+
+const CHECK_SLOTS: &str = "CHKS";
+
+/// AML that is there already.
+struct Raw(Vec<u8>);
+
+impl Aml for Raw {
+    fn to_aml_bytes(&self, sink: &mut dyn acpi_tables::AmlSink) {
+        sink.vec(&self.0);
     }
 }
 
@@ -182,19 +263,21 @@ fn legacy_devices(body: &mut Vec<u8>) {
     Device::new("_SB_.MBRD".into(), vec![&hid("PNP0C02"), &number, &resources]).to_aml_bytes(body);
 }
 
-fn power_button(body: &mut Vec<u8>) {
+/// The generic event device, and the power button behind it.
+fn events_device(body: &mut Vec<u8>) {
     let number = Name::new("_UID".into(), &ZERO);
     Device::new("_SB_.PWRB".into(), vec![&hid("PNP0C0C"), &number]).to_aml_bytes(body);
 
     const PRESSED: u8 = 0x80;
-    let line = Interrupt::new(true, true, false, false, layout::GSI_GED);
+    let line = Interrupt::new(true, false, false, false, layout::GSI_GED);
     let resources = Name::new("_CRS".into(), &ResourceTemplate::new(vec![&line]));
     let id = Name::new("_HID".into(), &"ACPI0013");
-    let (gsi, button) = (layout::GSI_GED, Path::new("\\_SB_.PWRB"));
-    let is_button = Equal::new(&Arg(0), &gsi);
+    let (buttons, button) = (Path::new("\\_SB_.PCI0.BTNS"), Path::new("\\_SB_.PWRB"));
+    let pressed = And::new(&ZERO, &buttons, &events::POWER_BUTTON);
     let notify = Notify::new(&button, &PRESSED);
-    let when = If::new(&is_button, vec![&notify]);
-    let event = Method::new("_EVT".into(), 1, true, vec![&when]);
+    let when = If::new(&pressed, vec![&notify]);
+    let check = MethodCall::new(Path::new("\\_SB_.PCI0.CHKS"), Vec::new());
+    let event = Method::new("_EVT".into(), 1, true, vec![&when, &check]);
     Device::new("_SB_.GED_".into(), vec![&id, &number, &resources, &event]).to_aml_bytes(body);
 }
 

@@ -5,7 +5,12 @@ use super::*;
 use crate::vmm::x86_64::bytes::{u32_at, u64_at};
 
 fn tables() -> Vec<u8> {
-    build(&AcpiConfig { vcpus: 3, slots: vec![4, 5, 31], pci_mmio64: Some((16 << 30, 16 << 30)) })
+    build(&AcpiConfig {
+        vcpus: 3,
+        slots: vec![4, 5, 31],
+        hotplug: vec![1, 6, 30],
+        pci_mmio64: Some((16 << 30, 16 << 30)),
+    })
 }
 
 /// The table at a guest address.
@@ -45,7 +50,7 @@ fn every_table_is_reachable_and_sums_up() {
 
 #[test]
 fn the_largest_machine_fits() {
-    let blob = build(&AcpiConfig { vcpus: 254, slots: (1..32).collect(), pci_mmio64: None });
+    let blob = build(&AcpiConfig { vcpus: 254, slots: vec![2, 4, 5], hotplug: (1..32).collect(), pci_mmio64: None });
     assert!(blob.len() as u64 <= layout::ACPI_TABLES_SIZE, "{} bytes", blob.len());
 }
 
@@ -99,6 +104,10 @@ fn the_dsdt_is_valid_to_acpica() {
     };
     run(&["-d", "dsdt.aml"]);
     let source = std::fs::read_to_string(folder.path().join("dsdt.dsl")).unwrap();
+    assert_eq!(source.matches("Method (_EJ0").count(), 3, "only slots that may change can be ejected:\n{source}");
+    for part in ["EJCT = 0x40000000", "Notify (S030, One)", "Notify (S001, 0x03)", "Notify (\\_SB.PWRB, 0x80)"] {
+        assert!(source.contains(part), "{part} is missing in\n{source}");
+    }
     for part in ["_S5", "PNP0A08", "_OSC", "Device (S005)", "_SUN, 0x05", "PNP0501", "PNP0B00", "ACPI0013", "_EVT"] {
         assert!(source.contains(part), "{part} is missing in\n{source}");
     }

@@ -6,10 +6,10 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use super::config::{NicConfig, VolumeConfig};
+use super::hotplug::Hotplug;
 use super::interrupt::MsiRouter;
 use super::machine::MachineError;
 use super::memory::GuestMemory;
-use super::nvme::NvmeController;
 use super::pci::PciFunction;
 use super::pci::root::{PciRoot, SLOTS};
 use super::virtio::VirtioDevice;
@@ -24,30 +24,32 @@ const RNG_SLOT: u8 = 2;
 pub struct Surroundings<'a> {
     /// The bus.
     pub pci: &'a PciRoot,
+    /// The volumes.
+    pub hotplug: &'a Arc<Hotplug>,
     /// Interrupt lines.
     pub router: &'a Arc<dyn MsiRouter>,
     /// Guest RAM.
     pub memory: &'a GuestMemory,
-    /// The number of vCPUs.
-    pub vcpus: u32,
 }
 
 impl Surroundings<'_> {
-    /// Put all configured devices into their slots, and an entropy device into a free one. Returns the slots that are in
-    /// use, ascending.
+    /// Put all configured devices into their slots, and an entropy device into a free one. Returns the slots
+    /// whose devices stay as long as the machine, ascending.
     pub fn build(&self, volumes: Vec<VolumeConfig>, nics: Vec<NicConfig>) -> Result<Vec<u8>, MachineError> {
         let mut slots = Vec::with_capacity(volumes.len() + nics.len() + 1);
-        for VolumeConfig { slot, identity, backend } in volumes {
-            let queues = u16::try_from(self.vcpus).unwrap_or(u16::MAX);
-            let (memory, router) = (self.memory.clone(), Arc::clone(self.router));
-            let controller = NvmeController::new(identity, backend, memory, router, queues);
-            self.add(&mut slots, slot, controller)?;
+        let mut taken = Vec::with_capacity(volumes.len());
+        for (index, volume) in volumes.into_iter().enumerate() {
+            let slot = volume.slot;
+            taken.push(slot);
+            if !self.hotplug.add(volume, index == 0)? {
+                slots.push(slot);
+            }
         }
         for NicConfig { slot, mac, mtu, backend } in nics {
             let device = VirtioNet::new(mac, mtu, backend).map_err(|e| MachineError::Device(slot, e))?;
             self.add(&mut slots, slot, self.virtio(slot, Box::new(device)))?;
         }
-        let free = (RNG_SLOT..SLOTS).chain(1..RNG_SLOT).find(|slot| !slots.contains(slot));
+        let free = (RNG_SLOT..SLOTS).chain(1..RNG_SLOT).find(|slot| !slots.contains(slot) && !taken.contains(slot));
         if let Some(slot) = free {
             self.add(&mut slots, slot, self.virtio(slot, Box::new(VirtioRng::new())))?;
         }

@@ -21,7 +21,8 @@ pub struct MachineConfig {
     pub smbios: SmbiosIdentity,
     /// Receives the output of ttyS0.
     pub console: Box<dyn ConsoleSink>,
-    /// NVMe controllers, in slot order as given.
+    /// NVMe controllers, in slot order as given. The first is the root volume: it and instance-store disks stay as long as
+    /// the machine; the others can be detached while it runs.
     pub volumes: Vec<VolumeConfig>,
     /// Network interfaces.
     pub nics: Vec<NicConfig>,

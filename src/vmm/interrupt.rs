@@ -29,4 +29,15 @@ pub trait MsiRouter: Send + Sync {
     fn allocate(&self) -> io::Result<MsiLine>;
     /// From now on `line` injects `message`; `None` takes the route away.
     fn route(&self, line: &MsiLine, message: Option<MsiMessage>) -> io::Result<()>;
+    /// Give `line` back: it injects nothing any more, and its number may be allocated again.
+    fn free(&self, line: &MsiLine) -> io::Result<()> {
+        self.route(line, None)
+    }
+}
+
+/// A level-triggered pin of an interrupt controller: the guest is interrupted as long as it is raised and not masked, also
+/// when it was raised before the guest unmasked it.
+pub trait LevelLine: Send + Sync {
+    /// Raise or lower the pin.
+    fn set(&self, raised: bool);
 }

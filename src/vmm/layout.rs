@@ -82,6 +82,8 @@ pub const PORT_POST: u16 = 0x80;
 pub const PORT_COM1: u16 = 0x3F8;
 /// ACPI sleep control, sleep status and reset registers, one port each.
 pub const PORT_ACPI: u16 = 0x600;
+/// The registers behind the ACPI generic event device, 16 ports.
+pub const PORT_EVENTS: u16 = 0x610;
 /// PCI configuration mechanism 1: address, and data at 0xCFC.
 pub const PORT_PCI_CONFIG: u16 = 0xCF8;
 

@@ -3,7 +3,7 @@
 //! ```text
 //! MachineConfig -> Machine::new -> Machine::run -> Exit
 //!                       |              |
-//!                  MachineHandle: power button, stop, console input, what the vCPUs do
+//!                  MachineHandle: power button, stop, console input, volumes, what the vCPUs do
 //! ```
 //!
 //! Everything is opened and allocated in [`Machine::new`]; [`Machine::run`] starts a thread for each vCPU and returns when all
@@ -11,29 +11,32 @@
 
 #![forbid(unsafe_code)]
 
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
-use vmm_sys_util::eventfd::EventFd;
 
 use super::acpi::{self, AcpiConfig};
 use super::build::Surroundings;
 use super::bus::{Bus, Decoder};
-use super::config::MachineConfig;
+use super::config::{MachineConfig, VolumeConfig};
 use super::devices::acpi::AcpiRegisters;
+use super::devices::events::{self, EventRegisters, Events};
 use super::devices::i8042::I8042;
 use super::devices::rtc::Rtc;
 use super::devices::serial::Serial;
 use super::devices::{acpi as acpi_device, rtc, serial};
+use super::hotplug::Hotplug;
+pub use super::hotplug::{HotplugError, MachineEvent};
 use super::interrupt::MsiRouter;
 use super::kvm::KvmError;
-use super::kvm::irq::{self, KvmMsiRouter};
+use super::kvm::irq::{self, KvmLevelLine, KvmMsiRouter};
 use super::kvm::vcpu::{Buses, Vcpu};
 use super::kvm::vm::{KvmIoEventFds, Vm};
 use super::layout;
 use super::memory::{self, GuestMemory, MemoryError, memory_map};
-use super::pci::root::{PciRoot, RootError};
+use super::pci::root::{PciRoot, RootError, SLOTS};
 use super::run::{self, Shared};
 use super::smbios::{self, SmbiosError};
 use super::x86_64::cpuid::{self, CpuidContext};
@@ -72,6 +75,9 @@ pub enum MachineError {
     /// A device could not be built.
     #[error("cannot build the device in PCI slot {0}")]
     Device(u8, #[source] std::io::Error),
+    /// A volume did not find a place.
+    #[error("cannot add a volume")]
+    Volume(#[from] HotplugError),
     /// No vCPU, or more threads per core than a core has.
     #[error("a machine with {0} cores of {1} threads cannot exist")]
     Topology(u32, u32),
@@ -99,7 +105,8 @@ pub struct Machine {
     vcpus: Vec<Vcpu>,
     buses: Arc<Buses>,
     pci: Arc<PciRoot>,
-    power_button: Arc<EventFd>,
+    events: Arc<Events>,
+    hotplug: Arc<Hotplug>,
     shared: Arc<Shared>,
     /// Dropped last: KVM's memory slots point into guest memory, and devices may use both until they are gone.
     _vm: Vm,
@@ -119,15 +126,19 @@ impl Machine {
         let mmio64 = layout::pci_mmio64(size, cpuid::address_bits(vm.supported_cpuid()));
         let pci = pci_root(&vm, mmio64);
         let router: Arc<dyn MsiRouter> = Arc::new(KvmMsiRouter::new(Arc::clone(vm.fd())));
-        let surroundings = Surroundings { pci: &pci, router: &router, memory: &memory, vcpus: count };
+        let events = Arc::new(Events::new(Box::new(KvmLevelLine::new(Arc::clone(vm.fd()), layout::GSI_GED))));
+        let hotplug = Hotplug::new(Arc::clone(&pci), Arc::clone(&router), memory.clone(), count, Arc::clone(&events));
+        let hotplug = Arc::new(hotplug);
+        let surroundings = Surroundings { pci: &pci, hotplug: &hotplug, router: &router, memory: &memory };
         let slots = surroundings.build(volumes, nics)?;
+        let changeable: Vec<u8> = (1..SLOTS).filter(|slot| !slots.contains(slot)).collect();
+        hotplug.set_changeable(&changeable);
 
         let serial = Serial::new(irq::pin(vm.fd(), layout::GSI_COM1)?, console);
         let serial = Arc::new(Mutex::new(serial));
-        let buses = Arc::new(Buses { pio: pio(&serial, &pci), mmio: mmio(&pci), serial });
-        let power_button = irq::pin(vm.fd(), layout::GSI_GED)?;
+        let buses = Arc::new(Buses { pio: pio(&serial, &pci, &events, &hotplug), mmio: mmio(&pci), serial });
 
-        let tables = AcpiConfig { vcpus: count, slots, pci_mmio64: mmio64 };
+        let tables = AcpiConfig { vcpus: count, slots, hotplug: changeable, pci_mmio64: mmio64 };
         write_tables(&memory, &acpi::build(&tables), layout::ACPI_TABLES, layout::ACPI_TABLES_SIZE)?;
         write_tables(&memory, &smbios::build(&smbios, count, size)?, layout::SMBIOS, layout::SMBIOS_SIZE)?;
         memory.write_slice(&RESET_CODE, GuestAddress(layout::RESET_VECTOR))?;
@@ -143,14 +154,15 @@ impl Machine {
                 Vcpu::new(&vm, index, cpuid, entry)
             })
             .collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { vcpus, buses, pci, power_button, shared: Arc::new(Shared::new(count)), _vm: vm })
+        Ok(Self { vcpus, buses, pci, events, hotplug, shared: Arc::new(Shared::new(count)), _vm: vm })
     }
 
     /// Something to hold on to while the machine runs.
     pub fn handle(&self) -> MachineHandle {
         MachineHandle {
             shared: Arc::clone(&self.shared),
-            power_button: Arc::clone(&self.power_button),
+            events: Arc::clone(&self.events),
+            hotplug: Arc::downgrade(&self.hotplug),
             serial: Arc::downgrade(&self.buses.serial),
         }
     }
@@ -166,6 +178,7 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         // A machine that is dropped without having run has devices with threads, too.
+        self.hotplug.end();
         self.pci.shutdown();
     }
 }
@@ -174,15 +187,60 @@ impl Drop for Machine {
 #[derive(Clone)]
 pub struct MachineHandle {
     shared: Arc<Shared>,
-    power_button: Arc<EventFd>,
+    events: Arc<Events>,
+    hotplug: Weak<Hotplug>,
     serial: Weak<Mutex<Serial>>,
 }
 
 impl MachineHandle {
     /// Press the power button: the guest is asked to shut down, and may take its time, or not listen.
     pub fn power_button(&self) {
-        // It fails only when the counter is full, and then the interrupt is raised already.
-        let _ = self.power_button.write(1);
+        self.events.press_power_button();
+    }
+
+    /// Attach a volume in a free slot: an NVMe controller is plugged in, and the guest is told.
+    pub fn attach_volume(&self, volume: VolumeConfig) -> Result<(), HotplugError> {
+        self.hotplug()?.attach(volume)
+    }
+
+    /// Ask the guest to let go of the volume in `slot`. [`MachineEvent::Detached`] follows when it has, and the back end is
+    /// released; the guest may take its time, or not listen.
+    pub fn detach_volume(&self, slot: u8) -> Result<(), HotplugError> {
+        self.hotplug()?.request_detach(slot)
+    }
+
+    /// Take the volume in `slot` away, whatever the guest is doing with it. Commands in flight are finished first; then
+    /// [`MachineEvent::Detached`] follows. The slot is free again when the guest has noticed, or with the next machine.
+    pub fn force_detach_volume(&self, slot: u8) -> Result<(), HotplugError> {
+        self.hotplug()?.force_detach(slot)
+    }
+
+    /// Wait until `slot` has no volume, and the back end of the one that was there is released; `false` if that takes
+    /// longer than `patience`.
+    pub fn wait_detached(&self, slot: u8, patience: Duration) -> bool {
+        self.hotplug().map_or(true, |hotplug| hotplug.wait_detached(slot, patience))
+    }
+
+    /// The slots in which a volume can be attached now, ascending.
+    pub fn free_slots(&self) -> Vec<u8> {
+        self.hotplug().map(|hotplug| hotplug.free_slots()).unwrap_or_default()
+    }
+
+    /// The back end of the volume in `slot` has a new size: let the guest look.
+    pub fn resized(&self, slot: u8) -> Result<(), HotplugError> {
+        self.hotplug()?.resized(slot)
+    }
+
+    /// What happens to the machine's devices from now on, on request or not. The channel closes with the machine's end.
+    pub fn events(&self) -> Receiver<MachineEvent> {
+        match self.hotplug() {
+            Ok(hotplug) => hotplug.listen(),
+            Err(_) => channel().1,
+        }
+    }
+
+    fn hotplug(&self) -> Result<Arc<Hotplug>, HotplugError> {
+        self.hotplug.upgrade().ok_or(HotplugError::Ended)
     }
 
     /// End the machine at once, as if the power were cut.
@@ -223,13 +281,19 @@ fn pci_root(vm: &Vm, mmio64: Option<(u64, u64)>) -> Arc<PciRoot> {
     Arc::new(PciRoot::new(mmio32, mmio64, Arc::new(KvmIoEventFds(Arc::clone(vm.fd())))))
 }
 
-fn pio(serial: &Arc<Mutex<Serial>>, pci: &Arc<PciRoot>) -> Bus {
+fn pio(serial: &Arc<Mutex<Serial>>, pci: &Arc<PciRoot>, events: &Arc<Events>, hotplug: &Arc<Hotplug>) -> Bus {
     let mut bus = Bus::default();
     bus.add(layout::PORT_COM1.into(), serial::PORTS.into(), Arc::clone(serial) as _);
     bus.add(layout::PORT_I8042_DATA.into(), 1, Arc::new(Mutex::new(I8042 { command: false })));
     bus.add(layout::PORT_I8042_COMMAND.into(), 1, Arc::new(Mutex::new(I8042 { command: true })));
     bus.add(layout::PORT_RTC.into(), rtc::PORTS.into(), Arc::new(Mutex::new(Rtc::new(SystemTime::now))));
     bus.add(layout::PORT_ACPI.into(), acpi_device::PORTS.into(), Arc::new(Mutex::new(AcpiRegisters)));
+    let eject = {
+        let hotplug = Arc::clone(hotplug);
+        move |slots| hotplug.ejected(slots)
+    };
+    let events = EventRegisters::new(Arc::clone(events), eject);
+    bus.add(layout::PORT_EVENTS.into(), events::PORTS.into(), Arc::new(Mutex::new(events)));
     bus.set_decoder(Arc::new(PciPorts(Arc::clone(pci))));
     bus
 }

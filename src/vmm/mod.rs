@@ -11,6 +11,7 @@ pub mod bus;
 pub mod config;
 pub mod device;
 pub mod devices;
+pub mod hotplug;
 pub mod interrupt;
 pub mod kvm;
 pub mod layout;

@@ -85,8 +85,8 @@ fn lease(keeper: &Keeper, build: &Build, ports: u16) -> Result<(Arc<Host>, Lease
     if *build != keeper.build {
         return Err(Answer::OtherBuild { commands: keeper.streams().len() });
     }
-    let lease = host.plugs.lease(ports).ok_or_else(|| Answer::Failed("has no inner ports left".into()))?;
-    Ok((host, lease))
+    let (number, ports) = host.plugs.lease(ports).ok_or_else(|| Answer::Failed("has no inner ports left".into()))?;
+    Ok((host, Lease { number, ports, memory_mib: keeper.settings.memory_mib }))
 }
 
 /// Runs the client's command, if it sends one.

@@ -33,14 +33,14 @@ struct Taken {
 }
 
 impl Taken {
-    fn lease(&mut self, ports: u16) -> Option<Lease> {
+    fn lease(&mut self, ports: u16) -> Option<(u32, Vec<u16>)> {
         let free: Vec<u16> = PORTS.filter(|port| !self.ports.contains(port)).take(ports.into()).collect();
         if free.len() < usize::from(ports) {
             return None;
         }
         self.last_number = self.last_number.checked_add(1)?;
         self.ports.extend(&free);
-        Some(Lease { number: self.last_number, ports: free })
+        Some((self.last_number, free))
     }
 
     fn target(&mut self) -> Option<u8> {
@@ -86,7 +86,7 @@ impl Plugs {
     }
 
     /// A number, and ports. `None` when there are not so many left.
-    pub(super) fn lease(&self, ports: u16) -> Option<Lease> {
+    pub(super) fn lease(&self, ports: u16) -> Option<(u32, Vec<u16>)> {
         self.taken().lease(ports)
     }
 

@@ -129,6 +129,8 @@ pub struct Lease {
     pub number: u32,
     /// Inner ports.
     pub ports: Vec<u16>,
+    /// How much memory the machine has for all, in MiB.
+    pub memory_mib: u32,
 }
 
 impl Lease {

@@ -15,7 +15,7 @@ use kvm_ioctls::VmFd;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::{KvmError, call};
-use crate::vmm::interrupt::{MsiLine, MsiMessage, MsiRouter};
+use crate::vmm::interrupt::{LevelLine, MsiLine, MsiMessage, MsiRouter};
 use crate::vmm::layout::GSI_MSI_BASE;
 
 /// Pins of the two 8259 interrupt controllers.
@@ -43,7 +43,14 @@ struct Line {
 /// MSI lines of a VM.
 pub struct KvmMsiRouter {
     vm: Arc<VmFd>,
-    lines: Mutex<Vec<Line>>,
+    lines: Mutex<Lines>,
+}
+
+#[derive(Default)]
+struct Lines {
+    all: Vec<Line>,
+    /// Indices of those that were given back.
+    free: Vec<u32>,
 }
 
 impl KvmMsiRouter {
@@ -60,28 +67,34 @@ fn os_error(e: vmm_sys_util::errno::Error) -> io::Error {
 impl MsiRouter for KvmMsiRouter {
     fn allocate(&self) -> io::Result<MsiLine> {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        let index = lines.len() as u32;
-        if index >= MAX_LINES {
-            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "the machine has no interrupt numbers left"));
-        }
         let fd = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
-        lines.push(Line::default());
+        let index = match lines.free.pop() {
+            Some(index) => index,
+            None => {
+                let index = lines.all.len() as u32;
+                if index >= MAX_LINES {
+                    return Err(io::Error::new(
+                        io::ErrorKind::QuotaExceeded,
+                        "the machine has no interrupt numbers left",
+                    ));
+                }
+                lines.all.push(Line::default());
+                index
+            }
+        };
         Ok(MsiLine { gsi: GSI_MSI_BASE + index, fd: Arc::new(fd) })
     }
 
     fn route(&self, line: &MsiLine, message: Option<MsiMessage>) -> io::Result<()> {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        let index = line.gsi.checked_sub(GSI_MSI_BASE).map(|i| i as usize);
-        let Some(entry) = index.and_then(|i| lines.get_mut(i)) else {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "not a line of this machine"));
-        };
+        let (_, entry) = lines.find(line)?;
         if entry.message == message {
             return Ok(());
         }
         entry.message = message;
         let attach = message.is_some() && !entry.attached;
         entry.attached |= attach;
-        let messages = lines.iter().enumerate().filter_map(|(i, l)| Some((GSI_MSI_BASE + i as u32, l.message?)));
+        let messages = lines.all.iter().enumerate().filter_map(|(i, l)| Some((GSI_MSI_BASE + i as u32, l.message?)));
         let table = routing_table(messages);
         let table = KvmIrqRouting::from_entries(&table).map_err(|_| io::ErrorKind::OutOfMemory)?;
         self.vm.set_gsi_routing(&table).map_err(os_error)?;
@@ -89,6 +102,47 @@ impl MsiRouter for KvmMsiRouter {
             self.vm.register_irqfd(&line.fd, line.gsi).map_err(os_error)?;
         }
         Ok(())
+    }
+
+    fn free(&self, line: &MsiLine) -> io::Result<()> {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let (index, entry) = lines.find(line)?;
+        // The route stays in KVM's table until the next change: nothing raises it.
+        let Line { attached, .. } = std::mem::take(entry);
+        if attached {
+            self.vm.unregister_irqfd(&line.fd, line.gsi).map_err(os_error)?;
+        }
+        lines.free.push(index);
+        Ok(())
+    }
+}
+
+impl Lines {
+    fn find(&mut self, line: &MsiLine) -> io::Result<(u32, &mut Line)> {
+        let index = line.gsi.checked_sub(GSI_MSI_BASE);
+        let entry = index.and_then(|i| Some((i, self.all.get_mut(i as usize)?)));
+        entry.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "not a line of this machine"))
+    }
+}
+
+/// A pin of the I/O APIC that is driven by level.
+pub struct KvmLevelLine {
+    vm: Arc<VmFd>,
+    gsi: u32,
+}
+
+impl KvmLevelLine {
+    /// The pin `gsi` of `vm`.
+    pub fn new(vm: Arc<VmFd>, gsi: u32) -> Self {
+        Self { vm, gsi }
+    }
+}
+
+impl LevelLine for KvmLevelLine {
+    fn set(&self, raised: bool) {
+        if let Err(error) = self.vm.set_irq_line(self.gsi, raised) {
+            log::warn!("KVM refused to drive interrupt line {}: {error}", self.gsi);
+        }
     }
 }
 

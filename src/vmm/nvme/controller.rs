@@ -45,6 +45,8 @@ pub(super) struct Controller {
     pub shadow: Shadow,
     /// Enabled and not failed: doorbells count.
     pub ready: AtomicBool,
+    /// On its way off the bus: it can't be enabled any more.
+    pub closed: AtomicBool,
     /// CSTS.CFS.
     pub fatal: AtomicBool,
     /// CC says that queue entries have the sizes that they have.

@@ -34,6 +34,7 @@ use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::backend::BlockBackend;
 use super::config::VolumeIdentity;
@@ -80,6 +81,19 @@ pub struct NvmeController {
     config: ConfigSpace,
     msix: Msix,
     controller: Arc<Controller>,
+    /// Dropped after all else.
+    _released: Option<Notice>,
+}
+
+/// Tells, when it is dropped, that the controller is gone, and its hold on the back end with it.
+struct Notice(Option<Box<dyn FnOnce() + Send>>);
+
+impl Drop for Notice {
+    fn drop(&mut self) {
+        if let Some(tell) = self.0.take() {
+            tell();
+        }
+    }
 }
 
 /// Reaches a controller that is on the bus.
@@ -90,6 +104,12 @@ impl NvmeHandle {
     /// The back end has a new size: let the guest look.
     pub fn resize_notify(&self) {
         self.0.namespace_resized();
+    }
+
+    /// Before the controller is taken from a running guest: take no more commands, and wait for those in flight, but no
+    /// longer than `patience`.
+    pub fn close(&self, patience: Duration) {
+        self.0.close(patience);
     }
 }
 
@@ -139,6 +159,7 @@ impl NvmeController {
             completions: queues.clone().map(|_| Mutex::new(None)).collect(),
             shadow: queue::Shadow::default(),
             ready: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             fatal: AtomicBool::new(false),
             entry_sizes_set: AtomicBool::new(false),
             complained: AtomicBool::new(false),
@@ -147,12 +168,24 @@ impl NvmeController {
             statistics: queues.map(|_| statistics::Statistics::default()).collect(),
             pool: pool::Pool::new(threads),
         });
-        Ok(NvmeController { config, msix, controller })
+        Ok(NvmeController { config, msix, controller, _released: None })
     }
 
     /// A handle that outlives the function's move onto the bus.
     pub fn handle(&self) -> NvmeHandle {
         NvmeHandle(Arc::clone(&self.controller))
+    }
+
+    /// Have `tell` called when the controller is gone: no thread uses the back end any more, and no reference to it is left
+    /// here, unless somebody holds a [`handle`](Self::handle).
+    pub fn on_release(&mut self, tell: impl FnOnce() + Send + 'static) {
+        self._released = Some(Notice(Some(Box::new(tell))));
+    }
+
+    /// Shut down, and give the interrupt lines back to a machine that goes on.
+    pub fn unplug(&mut self) {
+        self.shutdown();
+        self.msix.release();
     }
 
     /// Do what is in I/O submission queue `qid` now, as a doorbell write does.

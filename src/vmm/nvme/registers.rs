@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use super::admin::Admin;
 use super::controller::{Controller, lock};
@@ -27,6 +28,8 @@ const CSTS_READY: u32 = 1;
 const CSTS_FATAL: u32 = 1 << 1;
 const CSTS_SHUTDOWN_COMPLETE: u32 = 0b10 << 2;
 const AQA_WRITABLE: u32 = 0x0fff_0fff;
+/// How often [`Controller::close`] looks.
+const IN_FLIGHT_POLL: Duration = Duration::from_millis(1);
 /// Queue base addresses are those of pages.
 const BASE_WRITABLE: u64 = !0xfff;
 
@@ -141,7 +144,8 @@ impl Controller {
         let completion = (registers.aqa >> 16 & 0xfff) + 1;
         let sizes = 2..=MAX_ADMIN_ENTRIES;
         let ring = |base, entries, size| base != 0 && is_valid_ring(&self.memory, base, entries, size);
-        let valid = registers.cc & CC_FORMAT == 0
+        let valid = !self.closed.load(Ordering::Acquire)
+            && registers.cc & CC_FORMAT == 0
             && (registers.phase == Phase::Disabled || self.finish_reset())
             && sizes.contains(&submission)
             && sizes.contains(&completion)
@@ -180,6 +184,27 @@ impl Controller {
         self.fatal.store(false, Ordering::Release);
         registers.shutdown_complete = false;
         registers.phase = if self.finish_reset() { Phase::Disabled } else { Phase::Resetting };
+    }
+
+    /// Take no more commands, and wait until those in flight are done: then the host's disk does not write to guest memory
+    /// any more, and the guest may be told that the controller is gone. A command that takes longer than `patience` is
+    /// left behind.
+    pub fn close(&self, patience: Duration) {
+        {
+            let _registers = lock(&self.registers);
+            self.closed.store(true, Ordering::Release);
+            self.ready.store(false, Ordering::Release);
+        }
+        // Whoever does admin commands looks at `ready` before the next one.
+        drop(lock(&self.admin));
+        let deadline = Instant::now() + patience;
+        while self.in_flight() > 0 {
+            if Instant::now() >= deadline {
+                log::warn!("a volume was taken away with commands in flight: the host's disk does not answer");
+                return;
+            }
+            std::thread::sleep(IN_FLIGHT_POLL);
+        }
     }
 
     /// Drop the stopped queues that have nothing in flight; `true` if that is all of them.

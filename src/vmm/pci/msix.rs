@@ -114,6 +114,8 @@ pub struct Msix {
     enabled: bool,
     masked: bool,
     complained: bool,
+    /// The lines were given back.
+    released: bool,
 }
 
 impl Msix {
@@ -153,6 +155,7 @@ impl Msix {
             enabled: false,
             masked: false,
             complained: false,
+            released: false,
         })
     }
 
@@ -187,7 +190,7 @@ impl Msix {
             return;
         }
         (self.enabled, self.masked) = (enabled, masked);
-        self.shared.enabled.store(enabled, Ordering::SeqCst);
+        self.shared.enabled.store(enabled && !self.released, Ordering::SeqCst);
         for index in 0..self.entries.len() {
             self.update(index);
         }
@@ -233,6 +236,20 @@ impl Msix {
         true
     }
 
+    /// Give all lines back, for a function that leaves a machine which goes on. It raises no interrupts any more.
+    pub fn release(&mut self) {
+        self.released = true;
+        self.shared.enabled.store(false, Ordering::SeqCst);
+        for vector in &self.shared.vectors {
+            vector.open.store(false, Ordering::SeqCst);
+            if let Some(line) = vector.line.get()
+                && let Err(error) = self.router.free(line)
+            {
+                log::warn!("can't give back interrupt line {}: {error}", line.gsi);
+            }
+        }
+    }
+
     fn in_table(&self, offset: u64) -> Option<u64> {
         let start = offset.checked_sub(self.table_offset.into())?;
         (start < self.entries.len() as u64 * ENTRY_SIZE).then_some(start)
@@ -256,7 +273,7 @@ impl Msix {
     /// Bring a vector's line in step with its table entry.
     fn update(&mut self, index: usize) {
         let (Some(entry), Some(vector)) = (self.entries.get_mut(index), self.shared.vectors.get(index)) else { return };
-        if !self.enabled || self.masked || entry.masked() {
+        if self.released || !self.enabled || self.masked || entry.masked() {
             vector.open.store(false, Ordering::SeqCst);
             return;
         }

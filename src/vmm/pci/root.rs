@@ -94,8 +94,9 @@ type BarId = (u8, usize);
 struct Mapping {
     range: Range<u64>,
     id: BarId,
-    function: Function,
+    /// In front of the function, to be dropped before it.
     direct: Option<Arc<dyn DirectWrites>>,
+    function: Function,
 }
 
 /// A function with what it said once.
@@ -146,10 +147,7 @@ impl PciRoot {
     /// Put a function into a slot (1 to 31) and assign addresses to its BARs. It decodes them when the guest switches
     /// memory decoding on.
     pub fn add(&self, slot: u8, function: Function) -> Result<(), RootError> {
-        if slot >= SLOTS || self.read_map(|map| map.slots.contains_key(&slot)) {
-            return Err(RootError::SlotTaken(slot));
-        }
-        let (doorbells, direct) = {
+        {
             let mut guard = lock(&function);
             for bar in 0..BAR_COUNT {
                 if let (Some(size), Some(kind)) = (guard.config().bar_size(bar), guard.config().bar_kind(bar)) {
@@ -157,10 +155,32 @@ impl PciRoot {
                     guard.config_mut().set_bar_address(bar, address);
                 }
             }
+        }
+        self.plug(slot, function)
+    }
+
+    /// Put a function into a slot (1 to 31) of a bus in use: the guest assigns addresses to its BARs.
+    pub fn plug(&self, slot: u8, function: Function) -> Result<(), RootError> {
+        let (doorbells, direct) = {
+            let guard = lock(&function);
             (guard.doorbells(), guard.direct_writes())
         };
-        self.write_map().slots.insert(slot, Occupant { function, doorbells, direct });
+        let mut map = self.write_map();
+        if slot >= SLOTS || map.slots.contains_key(&slot) {
+            return Err(RootError::SlotTaken(slot));
+        }
+        map.slots.insert(slot, Occupant { function, doorbells, direct });
         Ok(())
+    }
+
+    /// Take the function in a slot (1 to 31) off the bus: from now on the slot reads as all ones. A vCPU may still be in the
+    /// middle of an access; it holds on to the function until then.
+    pub fn remove(&self, slot: u8) -> Option<Function> {
+        let mut map = self.write_map();
+        let occupant = if slot == 0 { None } else { map.slots.remove(&slot) }?;
+        map.wanted.retain(|id, _| id.0 != slot);
+        self.rebuild(&mut map);
+        Some(occupant.function)
     }
 
     fn allocate(&self, size: u64, kind: BarKind) -> Option<u64> {
@@ -232,23 +252,28 @@ impl PciRoot {
         for (at, range) in words(register, data.len()) {
             function.write_config(at, &data[range]);
         }
-        self.remap(slot, function.config());
+        self.remap(slot, &shared, function.config());
     }
 
     /// Take over where a function's BARs are now. Called with the function's lock held, so that the map always ends as
-    /// its registers do.
-    fn remap(&self, slot: u8, config: &ConfigSpace) {
+    /// its registers do. A function that was taken off the bus meanwhile changes nothing.
+    fn remap(&self, slot: u8, function: &Function, config: &ConfigSpace) {
+        let present = |map: &Map| map.slots.get(&slot).is_some_and(|o| Arc::ptr_eq(&o.function, function));
         let wanted: [Option<Range<u64>>; BAR_COUNT] = std::array::from_fn(|bar| {
             let start = config.bar_address(bar)?;
             Some(start..start.checked_add(config.bar_size(bar)?)?)
         });
         let unchanged = self.read_map(|map| {
-            wanted.iter().enumerate().all(|(bar, range)| map.wanted.get(&(slot, bar)) == range.as_ref())
+            let as_before = |(bar, range): (usize, &Option<_>)| map.wanted.get(&(slot, bar)) == range.as_ref();
+            !present(map) || wanted.iter().enumerate().all(as_before)
         });
         if unchanged {
             return;
         }
         let mut map = self.write_map();
+        if !present(&map) {
+            return;
+        }
         for (bar, range) in wanted.into_iter().enumerate() {
             match range {
                 Some(range) => map.wanted.insert((slot, bar), range),

@@ -40,7 +40,10 @@ impl TestRouter {
 impl MsiRouter for TestRouter {
     fn allocate(&self) -> io::Result<MsiLine> {
         let mut lines = self.lines.lock().unwrap();
-        let line = MsiLine { gsi: 24 + lines.len() as u32, fd: Arc::new(EventFd::new(EFD_NONBLOCK)?) };
+        let line = MsiLine {
+            gsi: lines.iter().map(|(l, _)| l.gsi + 1).max().unwrap_or(24),
+            fd: Arc::new(EventFd::new(EFD_NONBLOCK)?),
+        };
         lines.push((line.clone(), None));
         Ok(line)
     }
@@ -49,6 +52,13 @@ impl MsiRouter for TestRouter {
         let mut lines = self.lines.lock().unwrap();
         let entry = lines.iter_mut().find(|(l, _)| l.gsi == line.gsi).ok_or(io::ErrorKind::NotFound)?;
         entry.1 = message;
+        Ok(())
+    }
+
+    fn free(&self, line: &MsiLine) -> io::Result<()> {
+        let mut lines = self.lines.lock().unwrap();
+        let index = lines.iter().position(|(l, _)| l.gsi == line.gsi).ok_or(io::ErrorKind::NotFound)?;
+        lines.remove(index);
         Ok(())
     }
 }

@@ -1,0 +1,388 @@
+//! RunInstances and StartInstances up to the moment when a process is to be started: records, volumes, specification.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::RegionError;
+use super::instances::put;
+use super::lock::InstanceLock;
+use super::model::{Image, Instance, InstanceFacts, ShutdownBehavior, State, StateName, Tag, Volume};
+use super::store::Tables;
+use super::{Region, now};
+use crate::ec2::ids::{self, IdKind};
+use crate::ec2::instance_types::{self, InstanceType};
+use crate::ec2::metadata_options::MetadataOptions;
+use crate::ec2::{Ec2Error, network, tags, user_data};
+use crate::host::spec::{BootSpec, InstanceSpec, NetworkSpec, PortForward, RootVolume};
+use crate::imds::{KeyPair, Metadata, NetworkInterface, Placement, SecurityGroup, block_device_mapping};
+use crate::storage::{OpenMode, RawImage, Volume as VolumeFile, VolumePaths};
+
+/// The Availability Zone that everything is in.
+const ZONE: &str = "us-east-1a";
+/// The most instances in one launch.
+pub const MOST_INSTANCES: u32 = 200;
+
+/// What instances are launched with.
+#[derive(Clone, Debug)]
+pub struct LaunchRequest {
+    /// The AMI.
+    pub image: Image,
+    /// The instance type.
+    pub instance_type: InstanceType,
+    /// How the metadata service answers.
+    pub metadata_options: MetadataOptions,
+    /// Tags.
+    pub tags: Vec<(String, String)>,
+    /// The private address that is wanted; a free one if not said.
+    pub private_ip: Option<Ipv4Addr>,
+    /// Size of the root volume in bytes; the image's if not said.
+    pub root_size: Option<u64>,
+    /// What a power-off by the guest means.
+    pub shutdown_behavior: ShutdownBehavior,
+    /// Whether it can't be terminated.
+    pub termination_protection: bool,
+    /// Whether it runs in the emulated host.
+    pub emulated: bool,
+    /// Whether it is deleted when the command that launches it goes away.
+    pub bound_to_command: bool,
+    /// What every start of it needs.
+    pub parameters: LaunchParameters,
+}
+
+/// What every start of an instance needs, beside its record.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct LaunchParameters {
+    /// User-data, as it is.
+    #[serde(with = "crate::ec2::base64_bytes::option")]
+    pub user_data: Option<Vec<u8>>,
+    /// An OpenSSH public key, a line.
+    pub public_key: Option<String>,
+    /// The key pair's name.
+    pub key_name: Option<String>,
+    /// Whether flushes of the root volume may do nothing.
+    pub throw_away: bool,
+    /// Published ports, as they were asked for.
+    pub forwards: Vec<PortForward>,
+    /// Whether the guest reaches this machine's loopback.
+    pub host_loopback: bool,
+    /// A kernel instead of the image's.
+    pub kernel: Option<PathBuf>,
+    /// An initial RAM disk instead of the image's.
+    pub initrd: Option<PathBuf>,
+    /// Words for the end of the command line.
+    pub append: Option<String>,
+    /// Use the image's initial RAM disk even if it is not needed.
+    pub keep_initrd: bool,
+}
+
+/// An instance that is `pending`: recorded, its volumes there, and nothing runs yet.
+#[derive(Debug)]
+pub struct Pending {
+    /// The record.
+    pub instance: Instance,
+    /// All that its process needs.
+    pub spec: InstanceSpec,
+    /// Held until its process has ended.
+    pub lock: InstanceLock,
+}
+
+impl Region {
+    /// Launch `count` instances: all of them are recorded, or none.
+    ///
+    /// # Errors
+    /// EC2's codes for user-data above 16,384 bytes, tags, a root volume smaller than the image, an address that is not
+    /// free or not in the subnet.
+    pub fn run_instances(&mut self, request: &LaunchRequest, count: u32) -> Result<Vec<Pending>, RegionError> {
+        check(request, count)?;
+        let reservation_id = IdKind::Reservation.generate();
+        let base_path = self.paths.image_disk(&request.image.image_id);
+        let base = Arc::new(RawImage::open(&base_path)?);
+        let volumes = self.paths.volumes();
+        std::fs::create_dir_all(&volumes).map_err(|source| RegionError::File {
+            action: "make the directory",
+            path: volumes.display().to_string(),
+            source,
+        })?;
+        let mut made = Vec::new();
+        let paths = &self.paths;
+        let launched = self.store.transaction(|tables| {
+            (0..count)
+                .map(|index| -> Result<Pending, RegionError> {
+                    let (instance_id, volume_id) = (IdKind::Instance.generate(), IdKind::Volume.generate());
+                    let address = address(tables, request.private_ip)?;
+                    let instance = record(request, &reservation_id, index, &instance_id, &volume_id, address)?;
+                    // Before the record says that it is pending: nobody may take it for dead.
+                    made.push((paths.instance(&instance_id), None));
+                    let lock = lock(paths, &instance_id)?;
+                    put(tables, &instance)?;
+                    tables.put_launch(&instance_id, &request.parameters)?;
+                    let size = request.root_size.unwrap_or(request.image.amiable.size_in_bytes);
+                    let volume = Volume {
+                        volume_id: volume_id.clone(),
+                        size_in_bytes: size,
+                        image_id: Some(request.image.image_id.clone()),
+                        instance_id: Some(instance_id.clone()),
+                        create_time: now(),
+                    };
+                    tables.put_volume(&volume_id, Some(&instance_id), volume.image_id.as_deref(), &volume)?;
+                    // Inside the transaction: either all of it is there afterwards or only files that nothing names.
+                    let files = VolumePaths::in_folder(&volumes, &volume_id);
+                    made.push((paths.instance(&instance_id), Some(files.clone())));
+                    VolumeFile::create(&files, size, Some(base.clone()), OpenMode::ThrowAway)?;
+                    let plan = Some(&request.image);
+                    let spec = specification(paths, &instance, &request.parameters, plan)?;
+                    Ok(Pending { instance, spec, lock })
+                })
+                .collect::<Result<Vec<_>, _>>()
+        });
+        if launched.is_err() {
+            for (records, files) in made {
+                let _ = files.map(|files| files.remove());
+                let _ = std::fs::remove_dir_all(records);
+            }
+        }
+        launched
+    }
+
+    /// Start a stopped instance again: its record says `pending` afterwards.
+    ///
+    /// # Errors
+    /// `IncorrectInstanceState` where it is not stopped.
+    pub fn start_instance(&mut self, instance_id: &str, emulated: bool) -> Result<Pending, RegionError> {
+        let paths = &self.paths;
+        self.store.transaction(|tables| {
+            let mut instance: Instance =
+                tables.instance(instance_id)?.ok_or_else(|| Ec2Error::instance_not_found(&[instance_id]))?;
+            if instance.state.name != StateName::Stopped {
+                return Err(Ec2Error::incorrect_instance_state(instance_id, "started").into());
+            }
+            let lock = lock(paths, instance_id)?;
+            instance.state = StateName::Pending.into();
+            instance.state_reason = None;
+            instance.state_transition_reason = String::new();
+            instance.launch_time = now();
+            instance.amiable.emulated = emulated;
+            instance.amiable.bound_to_command = false;
+            put(tables, &instance)?;
+            let parameters: LaunchParameters = tables.launch(instance_id)?.unwrap_or_default();
+            // What it boots is on its own volume by now.
+            let spec = specification(paths, &instance, &parameters, None)?;
+            Ok(Pending { instance, spec, lock })
+        })
+    }
+
+    /// What an instance was launched with.
+    pub fn launch_parameters(&self, instance_id: &str) -> Result<LaunchParameters, RegionError> {
+        Ok(self.store.tables().launch(instance_id)?.unwrap_or_default())
+    }
+}
+
+fn lock(paths: &super::paths::Paths, instance_id: &str) -> Result<InstanceLock, RegionError> {
+    let path = paths.lock(instance_id);
+    let taken = InstanceLock::take(&path).map_err(|source| RegionError::File {
+        action: "lock",
+        path: path.display().to_string(),
+        source,
+    })?;
+    taken.ok_or_else(|| {
+        let text = format!("The instance '{instance_id}' still has a process; its end takes a moment.");
+        Ec2Error::new("IncorrectInstanceState", text).into()
+    })
+}
+
+/// All that the instance's process needs to know. With its image, what that boots counts; else its volume is looked at.
+fn specification(
+    paths: &super::paths::Paths,
+    instance: &Instance,
+    parameters: &LaunchParameters,
+    image: Option<&Image>,
+) -> Result<InstanceSpec, Ec2Error> {
+    let of = instance_types::find(&instance.instance_type)
+        .ok_or_else(|| Ec2Error::invalid_instance_type(&instance.instance_type))?;
+    let address = instance.address();
+    let files = VolumePaths::in_folder(&paths.volumes(), &instance.root_volume_id);
+    Ok(InstanceSpec {
+        memory_mib: of.memory_mib,
+        cores: of.cores,
+        threads_per_core: of.threads_per_core,
+        uuid: ids::instance_uuid(&instance.instance_id),
+        root: RootVolume {
+            volume_id: instance.root_volume_id.clone(),
+            device_name: instance.root_device_name.clone(),
+            data: files.data,
+            map: files.map,
+            base: paths.image_disk(&instance.image_id),
+            throw_away: parameters.throw_away,
+        },
+        boot: BootSpec {
+            ready: None,
+            plan: image.map(|image| image.amiable.boot.clone()),
+            cache: paths.boot_cache(),
+            kernel: parameters.kernel.clone(),
+            initrd: parameters.initrd.clone(),
+            append: parameters.append.clone(),
+            keep_initrd: parameters.keep_initrd,
+        },
+        network: NetworkSpec {
+            mac: ids::mac_address(&instance.network_interface_id),
+            address,
+            prefix: network::DEFAULT_SUBNET_PREFIX,
+            dns: network::DEFAULT_VPC.dns(),
+            domain: network::Region::of_zone(ZONE)?.0.private_domain(),
+            upstreams: super::capacity::resolvers(),
+            forwards: parameters.forwards.clone(),
+            host_loopback: parameters.host_loopback.then_some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        },
+        metadata: metadata(parameters, instance, address)?,
+        identity_keys: paths.identity_keys(),
+    })
+}
+
+/// What EC2 checks before it accepts a launch.
+fn check(request: &LaunchRequest, count: u32) -> Result<(), Ec2Error> {
+    if !(1..=MOST_INSTANCES).contains(&count) {
+        return Err(Ec2Error::invalid_value_for(
+            count,
+            "maxCount",
+            format_args!("It must be from 1 to {MOST_INSTANCES}."),
+        ));
+    }
+    if request.private_ip.is_some() && count > 1 {
+        return Err(Ec2Error::invalid_parameter_combination("A private IP address can be given for one instance only"));
+    }
+    if let Some(data) = &request.parameters.user_data {
+        user_data::check_size(data)?;
+    }
+    if request.tags.len() > tags::MAX_TAGS {
+        return Err(Ec2Error::tag_limit_exceeded());
+    }
+    for (key, value) in &request.tags {
+        tags::validate(key, value)?;
+        if request.metadata_options.instance_metadata_tags.is_enabled() {
+            tags::validate_metadata_key(key)?;
+        }
+    }
+    if !request.instance_type.supports(&request.image.architecture) {
+        return Err(Ec2Error::architecture_mismatch(
+            request.instance_type.architectures.first().copied().unwrap_or("unknown"),
+            &request.image.architecture,
+        ));
+    }
+    let least = request.image.amiable.size_in_bytes;
+    match request.root_size {
+        Some(size) if size < least => Err(Ec2Error::invalid_block_device_mapping(format!(
+            "Volume of size {}MiB is smaller than snapshot of the image, expect size >= {}MiB",
+            size >> 20,
+            least.div_ceil(1 << 20)
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn record(
+    request: &LaunchRequest,
+    reservation_id: &str,
+    index: u32,
+    instance_id: &str,
+    volume_id: &str,
+    address: Ipv4Addr,
+) -> Result<Instance, Ec2Error> {
+    let network_interface_id = IdKind::NetworkInterface.generate();
+    Ok(Instance {
+        instance_id: instance_id.to_owned(),
+        image_id: request.image.image_id.clone(),
+        instance_type: request.instance_type.name.to_owned(),
+        state: State::from(StateName::Pending),
+        state_reason: None,
+        state_transition_reason: String::new(),
+        key_name: request.parameters.key_name.clone(),
+        launch_time: now(),
+        private_ip_address: address.to_string(),
+        private_dns_name: network::Region::of_zone(ZONE)?.0.private_dns_name(address),
+        mac_address: ids::format_mac(ids::mac_address(&network_interface_id)),
+        network_interface_id,
+        reservation_id: reservation_id.to_owned(),
+        ami_launch_index: index,
+        root_volume_id: volume_id.to_owned(),
+        root_device_name: request.image.root_device_name.clone(),
+        architecture: request.image.architecture.clone(),
+        tags: request.tags.iter().map(|(key, value)| Tag { key: key.clone(), value: value.clone() }).collect(),
+        metadata_options: request.metadata_options,
+        amiable: InstanceFacts {
+            published: request.parameters.forwards.clone(),
+            emulated: request.emulated,
+            has_run: false,
+            shutdown_behavior: request.shutdown_behavior,
+            termination_protection: request.termination_protection,
+            bound_to_command: request.bound_to_command,
+            verdict: None,
+            user_data_bytes: request.parameters.user_data.as_ref().map(Vec::len),
+        },
+    })
+}
+
+/// The address that is wanted, or a free one.
+fn address(tables: &Tables<'_>, wanted: Option<Ipv4Addr>) -> Result<Ipv4Addr, RegionError> {
+    let Some(wanted) = wanted else { return free_address(tables) };
+    if !network::default_subnet(0).usable().any(|address| address == wanted) {
+        let text = format!("Address {wanted} does not fall within the subnet's address range");
+        return Err(Ec2Error::invalid_parameter_value(text).into());
+    }
+    if tables.is_address_used(&wanted.to_string())? {
+        return Err(Ec2Error::new("InvalidIPAddress.InUse", format!("Address {wanted} is in use.")).into());
+    }
+    Ok(wanted)
+}
+
+/// The first free address of the default subnet, from .10 on: the low ones look like infrastructure.
+fn free_address(tables: &Tables<'_>) -> Result<Ipv4Addr, RegionError> {
+    for address in network::default_subnet(0).usable().skip(6) {
+        if !tables.is_address_used(&address.to_string())? {
+            return Ok(address);
+        }
+    }
+    Err(Ec2Error::new("InsufficientFreeAddressesInSubnet", "The default subnet has no free address left").into())
+}
+
+/// What the metadata service tells of the instance.
+fn metadata(parameters: &LaunchParameters, instance: &Instance, address: Ipv4Addr) -> Result<Metadata, Ec2Error> {
+    let default = "default".to_owned();
+    let interface = NetworkInterface {
+        id: instance.network_interface_id.clone(),
+        mac: ids::mac_address(&instance.network_interface_id),
+        device_number: 0,
+        private_ipv4s: vec![address],
+        private_dns_name: instance.private_dns_name.clone(),
+        public: None,
+        security_groups: vec![SecurityGroup { id: IdKind::SecurityGroup.derive(&default), name: default.clone() }],
+        subnet_id: IdKind::Subnet.derive(&default),
+        subnet_cidr: network::default_subnet(0),
+        vpc_id: IdKind::Vpc.derive(&default),
+        vpc_cidr: network::DEFAULT_VPC,
+    };
+    let key_pair = parameters.public_key.as_ref().map(|key| KeyPair {
+        name: parameters.key_name.clone().unwrap_or_else(|| "key".to_owned()),
+        public_key: key.clone(),
+    });
+    Ok(Metadata {
+        account_id: network::DEFAULT_ACCOUNT.to_owned(),
+        instance_id: instance.instance_id.clone(),
+        image_id: instance.image_id.clone(),
+        reservation_id: instance.reservation_id.clone(),
+        instance_type: instance.instance_type.clone(),
+        architecture: instance.architecture.clone(),
+        launch_index: instance.ami_launch_index,
+        launch_time: jiff::Timestamp::now().as_second(),
+        placement: Placement::in_zone(ZONE)?,
+        network_interfaces: vec![interface],
+        key_pair,
+        tags: instance.tags.iter().map(|tag| (tag.key.clone(), tag.value.clone())).collect(),
+        block_device_mapping: block_device_mapping(&instance.root_device_name, &[]),
+        user_data: parameters.user_data.clone(),
+        options: instance.metadata_options,
+    })
+}

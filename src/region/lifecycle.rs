@@ -1,0 +1,324 @@
+//! Stop, reboot, terminate, modify, and what an instance's process does to its own record: EC2's state machine.
+//!
+//! ```text
+//! pending ──first vCPU runs──► running ──stop──► stopping ──process ended──► stopped ──start──► pending
+//!    │                            ├──guest is off──────────────────────────────┤
+//!    └──launch failed             └──terminate──► shutting-down ──────────► terminated
+//! ```
+//!
+//! The record says what is wanted *before* the process is told, so that an intention survives whoever had it: when a process ends
+//! it does what its record says, and if it could not (it was killed), [`Region::reconcile`] does it for it. Every command begins
+//! with that.
+
+use std::time::{Duration, Instant};
+
+use super::error::RegionError;
+use super::instances::put;
+use super::launch::LaunchParameters;
+use super::model::{Instance, ShutdownBehavior, StateName, StateReason};
+use super::{Region, lock};
+use crate::ec2::instance_types::InstanceType;
+use crate::ec2::{Ec2Error, user_data};
+use crate::host::control::Message;
+use crate::host::event::End;
+use crate::host::observer::Observer;
+use crate::host::process::Outcome;
+use crate::host::spec::PortForward;
+use crate::host::verdict::Verdict;
+
+/// What can be changed of a stopped instance, and (the last two) of any.
+#[derive(Clone, Debug, Default)]
+pub struct Modification {
+    /// The instance type.
+    pub instance_type: Option<InstanceType>,
+    /// The user-data; the inner `None` takes it away.
+    pub user_data: Option<Option<Vec<u8>>>,
+    /// What a power-off by the guest means.
+    pub shutdown_behavior: Option<ShutdownBehavior>,
+    /// Whether it can't be terminated.
+    pub termination_protection: Option<bool>,
+}
+
+fn by_user(text: &str) -> String {
+    format!("{text} ({})", jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M:%S GMT"))
+}
+
+/// The reason for what a user asked for.
+pub fn user_initiated() -> StateReason {
+    StateReason::new("Client.UserInitiatedShutdown", "User initiated shutdown")
+}
+
+impl Region {
+    /// Bring the records of instances whose processes are gone to where those would have brought them, and remind the processes
+    /// of instances that are to end.
+    pub fn reconcile(&mut self) -> Result<(), RegionError> {
+        let alive: Vec<Instance> = self.store.tables().instances_alive()?;
+        for seen in alive {
+            let id = &seen.instance_id;
+            if lock::is_held(&self.paths.lock(id)) {
+                if matches!(seen.state.name, StateName::Stopping | StateName::ShuttingDown) {
+                    // Whoever wanted it may have been killed before the process heard it.
+                    self.tell(id, Message::Shutdown { force: seen.state.name == StateName::ShuttingDown });
+                }
+                continue;
+            }
+            let killed = StateReason::new("Server.InternalError", "The instance's process was killed");
+            let mut delete = None;
+            self.store.transaction(|tables| -> Result<(), RegionError> {
+                // Its process may have ended in good order since, or it was started again.
+                let Some(mut instance) = tables.instance::<Instance>(id)? else { return Ok(()) };
+                if lock::is_held(&self.paths.lock(id)) {
+                    return Ok(());
+                }
+                match instance.state.name {
+                    StateName::Stopped | StateName::Terminated => return Ok(()),
+                    StateName::ShuttingDown => delete = instance.state_reason.clone().or(Some(killed)),
+                    _ if instance.amiable.bound_to_command => delete = Some(killed),
+                    StateName::Pending if !instance.amiable.has_run => {
+                        delete = Some(StateReason::new("Server.InternalError", "The launch was interrupted"));
+                    }
+                    StateName::Stopping => stopped(&mut instance, None),
+                    StateName::Pending | StateName::Running => stopped(&mut instance, Some(killed)),
+                }
+                if delete.is_none() {
+                    put(tables, &instance)?;
+                }
+                Ok(())
+            })?;
+            if let Some(reason) = delete {
+                self.delete_instance(id, reason)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stop an instance: the power button, and the plug after a grace, or at once with `force`. Answers the states before and
+    /// after; the process brings it to `stopped`. One that is stopped already is left so.
+    ///
+    /// # Errors
+    /// `IncorrectInstanceState` where it is terminated.
+    pub fn stop_instance(&mut self, instance_id: &str, force: bool) -> Result<(StateName, StateName), RegionError> {
+        let (before, after) = self.mark_stopping(instance_id)?;
+        if after == StateName::Stopping {
+            self.tell(instance_id, Message::Shutdown { force });
+        }
+        Ok((before, after))
+    }
+
+    /// Record that the user wants an instance stopped, by one who tells its process.
+    ///
+    /// # Errors
+    /// As [`stop_instance`](Self::stop_instance).
+    pub fn mark_stopping(&mut self, instance_id: &str) -> Result<(StateName, StateName), RegionError> {
+        let mut before = StateName::Stopped;
+        let after = self.change(instance_id, |instance| {
+            before = instance.state.name;
+            match before {
+                StateName::Running | StateName::Pending => {
+                    instance.state = StateName::Stopping.into();
+                    instance.state_reason = Some(user_initiated());
+                    instance.state_transition_reason = by_user("User initiated");
+                    Ok(())
+                }
+                StateName::Stopping | StateName::Stopped => Ok(()),
+                StateName::ShuttingDown | StateName::Terminated => {
+                    Err(Ec2Error::incorrect_instance_state(instance_id, "stopped").into())
+                }
+            }
+        })?;
+        Ok((before, after.state.name))
+    }
+
+    /// Wait until an instance's process has ended, and see to it that the record says so. Whether it ended in time.
+    pub fn await_end(&mut self, instance_id: &str, limit: Duration) -> Result<bool, RegionError> {
+        let until = Instant::now() + limit;
+        while self.has_process(instance_id) {
+            if Instant::now() >= until {
+                return Ok(false);
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        self.reconcile()?;
+        Ok(true)
+    }
+
+    /// Reboot a running instance: the power button and a start; after a grace, a reset.
+    ///
+    /// # Errors
+    /// `IncorrectInstanceState` where it is not running.
+    pub fn reboot_instance(&mut self, instance_id: &str) -> Result<(), RegionError> {
+        let instance = self.instance(instance_id)?;
+        if instance.state.name != StateName::Running || !self.tell(instance_id, Message::Reboot) {
+            return Err(Ec2Error::incorrect_instance_state(instance_id, "rebooted").into());
+        }
+        Ok(())
+    }
+
+    /// Terminate an instance: at once where none of its disks outlive it. Answers the states before and after; where a process
+    /// runs, that brings it to `terminated`. One that is terminated already is left so.
+    ///
+    /// # Errors
+    /// `OperationNotPermitted` with termination protection.
+    pub fn terminate_instance(&mut self, instance_id: &str) -> Result<(StateName, StateName), RegionError> {
+        let mut before = StateName::Terminated;
+        let after = self.change(instance_id, |instance| {
+            before = instance.state.name;
+            if instance.amiable.termination_protection && before != StateName::Terminated {
+                return Err(Ec2Error::new(
+                    "OperationNotPermitted",
+                    format!(
+                        "The instance '{instance_id}' may not be terminated. Modify its 'disableApiTermination' \
+                         instance attribute and try again."
+                    ),
+                )
+                .into());
+            }
+            if before != StateName::Terminated {
+                instance.state = StateName::ShuttingDown.into();
+                instance.state_reason = Some(user_initiated());
+                instance.state_transition_reason = by_user("User initiated");
+            }
+            Ok(())
+        })?;
+        if after.state.name == StateName::ShuttingDown {
+            if self.has_process(instance_id) {
+                self.tell(instance_id, Message::Shutdown { force: true });
+            } else {
+                self.delete_instance(instance_id, user_initiated())?;
+                return Ok((before, StateName::Terminated));
+            }
+        }
+        Ok((before, after.state.name))
+    }
+
+    /// Change an instance's attributes.
+    ///
+    /// # Errors
+    /// `IncorrectInstanceState` for the type and the user-data of one that is not stopped, as on EC2.
+    pub fn modify_instance(&mut self, instance_id: &str, change: Modification) -> Result<Instance, RegionError> {
+        if let Some(Some(data)) = &change.user_data {
+            user_data::check_size(data)?;
+        }
+        self.store.transaction(|tables| {
+            let mut instance: Instance =
+                tables.instance(instance_id)?.ok_or_else(|| Ec2Error::instance_not_found(&[instance_id]))?;
+            let needs_stop = change.instance_type.is_some() || change.user_data.is_some();
+            if needs_stop && instance.state.name != StateName::Stopped {
+                let what = if change.instance_type.is_some() { "instanceType" } else { "userData" };
+                return Err(Ec2Error::new(
+                    "IncorrectInstanceState",
+                    format!("The instance '{instance_id}' is not in the 'stopped' state: '{what}' can't be modified."),
+                )
+                .into());
+            }
+            if let Some(of) = &change.instance_type {
+                if !of.supports(&instance.architecture) {
+                    let of_type = of.architectures.first().copied().unwrap_or("unknown");
+                    return Err(Ec2Error::architecture_mismatch(of_type, &instance.architecture).into());
+                }
+                instance.instance_type = of.name.to_owned();
+            }
+            if let Some(data) = change.user_data {
+                let mut parameters: LaunchParameters = tables.launch(instance_id)?.unwrap_or_default();
+                instance.amiable.user_data_bytes = data.as_ref().map(Vec::len);
+                parameters.user_data = data;
+                tables.put_launch(instance_id, &parameters)?;
+            }
+            if let Some(behavior) = change.shutdown_behavior {
+                instance.amiable.shutdown_behavior = behavior;
+            }
+            if let Some(protection) = change.termination_protection {
+                instance.amiable.termination_protection = protection;
+            }
+            put(tables, &instance)?;
+            Ok(instance)
+        })
+    }
+
+    /// Say something to an instance's process; whether there is one that hears it.
+    pub fn tell(&self, instance_id: &str, message: Message) -> bool {
+        match Observer::connect(&self.paths.control(instance_id)) {
+            Ok((_, observer)) => {
+                observer.send(message);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// From its process: the guest runs, and can be reached at these ports.
+    pub(super) fn process_runs(&mut self, instance_id: &str, ports: Vec<PortForward>) -> Result<(), RegionError> {
+        self.change(instance_id, |instance| {
+            instance.amiable.has_run = true;
+            instance.amiable.published = ports;
+            // It may be on its way to its end already.
+            if instance.state.name == StateName::Pending {
+                instance.state = StateName::Running.into();
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    /// From its process: where it can be reached now.
+    pub(super) fn process_publishes(&mut self, instance_id: &str, ports: &[PortForward]) -> Result<(), RegionError> {
+        self.change(instance_id, |instance| {
+            instance.amiable.published = ports.to_vec();
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    /// From its process: what became of the user-data.
+    pub(super) fn process_judged(&mut self, instance_id: &str, verdict: &Verdict) -> Result<(), RegionError> {
+        self.change(instance_id, |instance| {
+            instance.amiable.verdict = Some(verdict.clone());
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    /// From its process, the last thing it does: the instance has let go of everything.
+    pub(super) fn process_ended(&mut self, instance_id: &str, outcome: &Outcome) -> Result<(), RegionError> {
+        let mut delete = None;
+        self.change(instance_id, |instance| {
+            let reason = match &outcome.end {
+                End::PowerOff => StateReason::new("Client.InstanceInitiatedShutdown", "Instance initiated shutdown"),
+                End::Crashed { text } | End::Failed { text, .. } => StateReason::new("Server.InternalError", text),
+                End::Stopped => user_initiated(),
+            };
+            match instance.state.name {
+                StateName::ShuttingDown => delete = Some(user_initiated()),
+                StateName::Stopping => stopped(instance, None),
+                _ if outcome.abandoned || !instance.amiable.has_run => delete = Some(reason),
+                _ if outcome.end == End::PowerOff
+                    && instance.amiable.shutdown_behavior == ShutdownBehavior::Terminate =>
+                {
+                    delete = Some(reason);
+                }
+                _ => stopped(instance, Some(reason)),
+            }
+            if delete.is_some() {
+                // If this process is killed before it is through, the next command goes on with it.
+                instance.state = StateName::ShuttingDown.into();
+                instance.state_reason.clone_from(&delete);
+            }
+            Ok(())
+        })?;
+        if let Some(reason) = delete {
+            self.delete_instance(instance_id, reason)?;
+        }
+        Ok(())
+    }
+}
+
+fn stopped(instance: &mut Instance, reason: Option<StateReason>) {
+    instance.state = StateName::Stopped.into();
+    if reason.is_some() {
+        instance.state_reason = reason;
+    }
+}
+
+#[cfg(test)]
+#[path = "lifecycle_tests.rs"]
+mod tests;

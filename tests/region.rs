@@ -1,0 +1,262 @@
+//! The life of instances: launched, stopped, started, terminated, and killed. The guest is the payload of `common::payload`, so a
+//! KVM in software does; processes, store, volumes and records are the real ones.
+
+#[path = "common/payload.rs"]
+mod payload;
+
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// A region of its own with one image, and the payload for a kernel.
+struct Home {
+    directory: tempfile::TempDir,
+    payload: PathBuf,
+}
+
+/// `None` with a loud word where something is missing.
+fn home(test: &str) -> Option<Home> {
+    let disk = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/images/tiny.raw");
+    if !disk.exists() {
+        eprintln!("SKIPPED: {test} needs {}: tests/run makes it", disk.display());
+        return None;
+    }
+    if std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_err() {
+        eprintln!("SKIPPED: {test} needs a /dev/kvm, one in software will do");
+        return None;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let payload = payload::write(directory.path());
+    let home = Home { directory, payload };
+    home.ok(&["image", "import", disk.to_str().unwrap(), "--name", "tiny"]);
+    Some(home)
+}
+
+impl Home {
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_amiable"));
+        command.args(arguments);
+        command.env("AMIABLE_HOME", self.directory.path().join("home")).env("AMIABLE_ANY_KVM", "1");
+        command.env_remove("AMIABLE_EMULATE");
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let output = self.command(arguments).output().unwrap();
+        println!(
+            "$ amiable {}\n{}{}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        output
+    }
+
+    fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {:?}", output.status);
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    fn fails(&self, arguments: &[&str], status: i32, word: &str) {
+        let output = self.run(arguments);
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(text.contains(word), "{arguments:?} says {text:?}, not {word:?}");
+    }
+
+    /// Launch in the background.
+    fn launch(&self, more: &[&str]) -> String {
+        let payload = self.payload.to_str().unwrap();
+        let mut arguments = vec!["run", "tiny", "-t", "t2.nano", "--detach", "--kernel", payload];
+        arguments.extend(more);
+        self.ok(&arguments)
+    }
+
+    fn describe(&self, id: &str) -> Value {
+        serde_json::from_str(&self.ok(&["describe", id, "-o", "json"])).unwrap()
+    }
+
+    fn state(&self, id: &str) -> String {
+        self.describe(id)["State"]["Name"].as_str().unwrap().to_owned()
+    }
+
+    fn process(&self, id: &str) -> i32 {
+        self.describe(id)["Amiable"]["ProcessId"].as_i64().unwrap() as i32
+    }
+
+    fn kill(&self, pid: i32) {
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    }
+
+    fn volumes(&self) -> usize {
+        std::fs::read_dir(self.directory.path().join("home/data/volumes")).map_or(0, |entries| entries.count())
+    }
+
+    /// Type on the guest's console.
+    fn types(&self, id: &str, keys: &str) {
+        use std::io::Write;
+        let mut attached = self
+            .command(&["console", id, "--attach"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        attached.stdin.take().unwrap().write_all(keys.as_bytes()).unwrap();
+        attached.wait().unwrap();
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        // Whatever a failed test left running.
+        let list = self.command(&["ls", "-o", "json"]).output().unwrap();
+        let list: Value = serde_json::from_slice(&list.stdout).unwrap_or_default();
+        for instance in list["Instances"].as_array().into_iter().flatten() {
+            let id = instance["InstanceId"].as_str().unwrap();
+            let _ = self.command(&["modify", id, "--termination-protection", "false"]).output();
+            let _ = self.command(&["terminate", id]).output();
+        }
+    }
+}
+
+/// Wait for something that another process does.
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let limit = Instant::now() + Duration::from_secs(60);
+    while !done() {
+        assert!(Instant::now() < limit, "not within a minute: {what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn an_instance_lives_stops_starts_and_ends() {
+    let Some(home) = home("an_instance_lives") else { return };
+    let id = home.launch(&["--name", "web", "--tag", "env=dev"]);
+    assert!(id.starts_with("i-") && id.len() == 19, "{id}");
+    assert_eq!(home.state("web"), "running");
+    assert!(home.ok(&["ls"]).contains("running"));
+    let before = home.describe("web");
+    assert!(home.process(&id) > 0);
+    home.fails(&["modify", "web", "-t", "t2.micro"], 254, "IncorrectInstanceState");
+    home.fails(&["start", "web"], 254, "IncorrectInstanceState");
+
+    assert_eq!(home.ok(&["stop", "--force", "web"]), format!("{id}  running -> stopped"));
+    let stopped = home.describe(&id);
+    assert_eq!(stopped["State"]["Code"], 80);
+    assert_eq!(stopped["StateReason"]["Code"], "Client.UserInitiatedShutdown");
+    assert!(stopped["StateTransitionReason"].as_str().unwrap().starts_with("User initiated (20"));
+    assert!(stopped["Amiable"]["ProcessId"].is_null());
+    assert_eq!(home.ok(&["stop", "web"]), format!("{id}  stopped -> stopped"));
+    home.fails(&["reboot", "web"], 254, "IncorrectInstanceState");
+
+    home.ok(&["modify", "web", "-t", "t2.micro", "--termination-protection", "true"]);
+    assert_eq!(home.ok(&["start", &id[..10]]), format!("{id}  stopped -> running"));
+    let again = home.describe(&id);
+    assert_eq!(again["InstanceType"], "t2.micro");
+    for kept in ["PrivateIpAddress", "NetworkInterfaceId", "RootVolumeId", "ReservationId"] {
+        assert_eq!(before[kept], again[kept], "{kept}");
+    }
+    home.fails(&["terminate", &id], 254, "OperationNotPermitted");
+    home.ok(&["modify", &id, "--termination-protection", "false"]);
+    assert_eq!(home.volumes(), 2);
+    assert_eq!(home.ok(&["terminate", "web"]), format!("{id}  running -> terminated"));
+    assert_eq!(home.ok(&["terminate", &id]), format!("{id}  terminated -> terminated"));
+    assert_eq!(home.volumes(), 0);
+    assert!(!home.ok(&["ls"]).contains(&id));
+    home.fails(&["start", &id], 254, "IncorrectInstanceState");
+    home.fails(&["describe", "nobody"], 254, "InvalidInstanceID.NotFound");
+}
+
+#[test]
+fn a_guest_that_powers_off_stops_or_terminates() {
+    let Some(home) = home("a_guest_that_powers_off") else { return };
+    let stops = home.launch(&[]);
+    home.types(&stops, "p");
+    home.ok(&["wait", "stopped", &stops, "--timeout", "60s"]);
+    assert_eq!(home.describe(&stops)["StateReason"]["Code"], "Client.InstanceInitiatedShutdown");
+    let ends = home.launch(&["--shutdown-behavior", "terminate"]);
+    home.types(&ends, "p");
+    home.ok(&["wait", "terminated", &ends, "--timeout", "60s"]);
+    assert_eq!(home.describe(&ends)["StateReason"]["Code"], "Client.InstanceInitiatedShutdown");
+}
+
+#[test]
+fn a_guest_that_resets_runs_on() {
+    let Some(home) = home("a_guest_that_resets") else { return };
+    let id = home.launch(&[]);
+    let pid = home.process(&id);
+    home.types(&id, "r");
+    until("the guest greets a second time", || home.ok(&["console", &id]).matches('R').count() == 2);
+    assert_eq!((home.state(&id).as_str(), home.process(&id)), ("running", pid));
+}
+
+#[test]
+fn a_killed_process_leaves_a_stopped_instance() {
+    let Some(home) = home("a_killed_process") else { return };
+    let id = home.launch(&[]);
+    home.kill(home.process(&id));
+    until("the process is gone", || home.state(&id) == "stopped");
+    assert_eq!(home.describe(&id)["StateReason"]["Code"], "Server.InternalError");
+    assert_eq!(home.ok(&["start", &id]), format!("{id}  stopped -> running"));
+    assert_eq!(home.ok(&["terminate", &id]), format!("{id}  running -> terminated"));
+}
+
+#[test]
+fn several_are_launched_at_once() {
+    let Some(home) = home("several_are_launched") else { return };
+    let ids = home.launch(&["-n", "3"]);
+    let ids: Vec<&str> = ids.lines().collect();
+    let described: Vec<Value> = ids.iter().map(|id| home.describe(id)).collect();
+    for (index, instance) in described.iter().enumerate() {
+        assert_eq!(instance["AmiLaunchIndex"], index);
+        assert_eq!(instance["ReservationId"], described[0]["ReservationId"]);
+        assert_eq!(instance["State"]["Name"], "running");
+    }
+    assert_ne!(described[0]["PrivateIpAddress"], described[1]["PrivateIpAddress"]);
+    let mut terminate = vec!["terminate"];
+    terminate.extend(&ids);
+    home.ok(&terminate);
+}
+
+#[test]
+fn a_command_that_is_killed_takes_its_throw_away_instance_with_it() {
+    let Some(home) = home("a_command_that_is_killed") else { return };
+    let payload = home.payload.to_str().unwrap();
+    let mut run = home
+        .command(&["run", "tiny", "-t", "t2.nano", "--rm", "--kernel", payload])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut greeting = [0; 1];
+    std::io::Read::read_exact(run.stdout.as_mut().unwrap(), &mut greeting).unwrap();
+    assert_eq!(&greeting, b"R");
+    until("its record says so", || home.ok(&["ls"]).contains("running"));
+    run.kill().unwrap();
+    run.wait().unwrap();
+    until("the instance is gone", || !home.ok(&["ls"]).contains("i-"));
+    assert_eq!(home.volumes(), 0);
+}
+
+#[test]
+fn a_command_that_is_killed_leaves_its_instance_running() {
+    let Some(home) = home("a_command_that_is_killed_leaves") else { return };
+    let payload = home.payload.to_str().unwrap();
+    let mut run = home
+        .command(&["run", "tiny", "-t", "t2.nano", "--name", "kept", "--kernel", payload])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut greeting = [0; 1];
+    std::io::Read::read_exact(run.stdout.as_mut().unwrap(), &mut greeting).unwrap();
+    run.kill().unwrap();
+    run.wait().unwrap();
+    until("its record says so", || home.state("kept") == "running");
+    home.types("kept", "x");
+    until("the guest answers", || home.ok(&["console", "kept"]).contains('x'));
+    home.ok(&["terminate", "kept"]);
+}
