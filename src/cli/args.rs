@@ -181,11 +181,33 @@ pub enum Command {
         /// Into this directory.
         directory: PathBuf,
     },
+    /// The emulated host that stays up between commands.
+    #[command(subcommand)]
+    Emulate(EmulateCommand),
+    /// The process that keeps a shared emulated host.
+    #[command(hide = true)]
+    EmulateKeeper {
+        /// What to keep, JSON.
+        settings: String,
+    },
     /// One instance's process; inside the emulated host with a specification in a file, events on stdout.
     #[command(hide = true, name = crate::region::process::COMMAND)]
     InstanceProcess {
         /// The specification, JSON.
         specification: Option<PathBuf>,
+    },
+}
+
+/// On the emulated host.
+#[derive(Debug, Subcommand)]
+pub enum EmulateCommand {
+    /// Say whether it is up, since when, and what it takes.
+    Status(OutputArgs),
+    /// End all that runs in it, then the emulated host.
+    Stop {
+        /// How long machines may take to end in good order: 30s, 2m.
+        #[arg(long, value_name = "TIME", value_parser = parse::duration, default_value = "30s")]
+        grace: Duration,
     },
 }
 

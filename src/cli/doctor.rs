@@ -27,7 +27,7 @@ struct Trouble {
 pub fn run() -> Result<u8, CliError> {
     let region = open_region()?;
     let native = kvm_usable();
-    let emulated = emulated::Tools::find(region.paths().data());
+    let emulated = emulated::Tools::find(region.paths().data(), region.paths().emulate_state());
     let host = host_facts();
     let mut checks = vec![Check {
         what: "KVM",

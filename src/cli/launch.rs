@@ -15,7 +15,8 @@ use crate::region::paths::Paths;
 /// This machine's KVM, or with `emulate` an emulated host; never the one for the other in silence.
 pub fn choose(emulate: bool, paths: &Paths) -> Result<Way, CliError> {
     if emulate {
-        let tools = emulated::Tools::find(paths.data()).map_err(|e| CliError::from_error(exit::ENVIRONMENT, &e))?;
+        let tools = emulated::Tools::find(paths.data(), paths.emulate_state())
+            .map_err(|e| CliError::from_error(exit::ENVIRONMENT, &e))?;
         return Ok(Way::Emulated(Box::new(tools)));
     }
     kvm_usable().map_err(|e| no_kvm(&e))?;

@@ -4,6 +4,7 @@
 
 pub mod args;
 mod doctor;
+mod emulate;
 pub mod error;
 mod generate;
 mod image;
@@ -32,6 +33,7 @@ use clap::Parser;
 
 use self::args::{Cli, Command};
 use self::error::{CliError, exit};
+use crate::emulate::keeper;
 use crate::host::running;
 use crate::region::Region;
 use crate::region::error::RegionError;
@@ -85,6 +87,8 @@ fn dispatch(cli: Cli, started: Instant) -> Result<u8, CliError> {
         Command::Terminate { instances } => return lifecycle::terminate(&instances),
         Command::Completions { shell } => generate::completions(shell)?,
         Command::Man { directory } => generate::man(&directory)?,
+        Command::Emulate(command) => emulate::run(command)?,
+        Command::EmulateKeeper { settings } => return Ok(keeper::main(&settings)),
         Command::InstanceProcess { specification: Some(specification) } => instance_process(&specification)?,
         Command::InstanceProcess { specification: None } => return Ok(crate::region::process::main()),
     }
@@ -101,10 +105,13 @@ fn instance_process(specification: &Path) -> Result<(), CliError> {
     running::serve(&spec, std::io::stdin(), std::io::stdout()).map_err(|e| other(&e))
 }
 
+fn paths() -> Result<Paths, CliError> {
+    Paths::from_env()
+        .map_err(|e| CliError::from_error(exit::ENVIRONMENT, &e).next("AMIABLE_HOME=/some/folder amiable …"))
+}
+
 fn open_region() -> Result<Region, CliError> {
-    let paths = Paths::from_env()
-        .map_err(|e| CliError::from_error(exit::ENVIRONMENT, &e).next("AMIABLE_HOME=/some/folder amiable …"))?;
-    let mut region = Region::open(paths).map_err(|e| region_error(&e))?;
+    let mut region = Region::open(paths()?).map_err(|e| region_error(&e))?;
     region.reconcile().map_err(|e| region_error(&e))?;
     Ok(region)
 }

@@ -1,79 +1,21 @@
-//! Starts an emulated host and stands for what runs inside it, much like [`std::process::Child`] stands for a child.
+//! An emulated host for one command: for measurements, and where nothing is to stay behind.
 
 use std::ffi::OsString;
-use std::io;
-use std::os::unix::process::ExitStatusExt;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
 use std::time::Duration;
 
-use thiserror::Error;
-
-use super::init::{DNS, PLAN, Plan};
-use super::modules::Module;
+use super::error::{Error, io_error};
+use super::inner::Order;
+use super::machine::{Machine, find_program};
 use super::qemu::{Config, Drive, Forward, MAX_DRIVES};
-use super::{Kernel, binary, cpio, modules, qemu};
-
-mod running;
-
-pub use running::Running;
+use super::running::Running;
+use super::{Kernel, binary, initramfs, modules, qemu};
 
 /// Where the binary lies inside.
 pub const BINARY: &str = "/usr/bin/amiable";
-const QEMU: &str = "qemu-system-x86_64";
-
-/// Why an emulated host did not start, or did not end as it should.
-#[derive(Debug, Error)]
-pub enum Error {
-    /// QEMU is not installed.
-    #[error("{0} is not installed, and the emulated host runs in it: `sudo apt-get install qemu-system-x86`")]
-    NoQemu(String),
-    /// The binary cannot run inside.
-    #[error(transparent)]
-    Binary(#[from] binary::Error),
-    /// The kernel's modules cannot be used.
-    #[error(transparent)]
-    Modules(#[from] modules::Error),
-    /// More drives than there are slots.
-    #[error("an emulated host takes at most {MAX_DRIVES} drives, not {0}")]
-    TooManyDrives(usize),
-    /// A step on the outer host failed.
-    #[error("{what}: {source}")]
-    Io {
-        /// Which.
-        what: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// The command could not be run inside.
-    #[error("inside the emulated host: {0}")]
-    Command(String),
-    /// QEMU ended before the command did: the inner kernel died, or QEMU refused its arguments.
-    #[error("the emulated host ended ({status}) {when}{tail}")]
-    Died {
-        /// How QEMU ended.
-        status: ExitStatus,
-        /// At what stage.
-        when: &'static str,
-        /// The last lines of its console and of QEMU's messages.
-        tail: String,
-    },
-    /// It did not get ready, or did not end, in time.
-    #[error("the emulated host was not {what} within {} s{tail}", after.as_secs())]
-    TimedOut {
-        /// `up` or `done`.
-        what: &'static str,
-        /// The limit.
-        after: Duration,
-        /// The last lines of its console.
-        tail: String,
-    },
-}
-
-fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
-    let what = what.into();
-    move |source| Error::Io { what, source }
-}
+pub(super) const QEMU: &str = "qemu-system-x86_64";
 
 /// An emulated host to be: what runs in it, with which resources.
 #[derive(Debug)]
@@ -102,10 +44,7 @@ impl EmulatedHost {
             binary: None,
             program: BINARY.into(),
             argv,
-            env: vec![
-                ("PATH".into(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into()),
-                ("HOME".into(), "/root".into()),
-            ],
+            env: initramfs::environment(),
             files: Vec::new(),
             drives: Vec::new(),
             forwards: Vec::new(),
@@ -194,7 +133,7 @@ impl EmulatedHost {
         self
     }
 
-    /// Starts it and waits until the command is about to run.
+    /// Starts it and waits until the command runs.
     pub fn start(self) -> Result<Running, Error> {
         if self.drives.len() > MAX_DRIVES {
             return Err(Error::TooManyDrives(self.drives.len()));
@@ -206,17 +145,12 @@ impl EmulatedHost {
             None => std::env::current_exe().map_err(io_error("this executable's path"))?,
         };
         let binary = binary::read_static(&path)?;
-        let modules = modules::collect(&self.kernel.modules)?;
+        let modules = modules::collect(&self.kernel.modules, &modules::WANTED)?;
         for drive in &self.drives {
             let opened = std::fs::OpenOptions::new().read(true).write(!drive.read_only).open(&drive.path);
             opened.map_err(io_error(drive.path.display().to_string()))?;
         }
-        let folder = tempfile::Builder::new()
-            .prefix("amiable-emulate.")
-            .tempdir()
-            .map_err(io_error("a temporary folder for the emulated host"))?;
-        let initramfs = folder.path().join("initramfs");
-        self.write_initramfs(&initramfs, &binary, &modules).map_err(io_error(initramfs.display().to_string()))?;
+        let (folder, initramfs) = initramfs::write(&binary, &modules, &self.files)?;
         let arguments = qemu::arguments(&Config {
             kernel: &self.kernel.image,
             initramfs: &initramfs,
@@ -225,54 +159,20 @@ impl EmulatedHost {
             icount: self.icount,
             drives: &self.drives,
             forwards: &self.forwards,
+            control: None,
         });
-        let running = Running::launch(&qemu, arguments)?;
+        let (channel, inner) = UnixStream::pair().map_err(io_error("a channel"))?;
+        let machine =
+            Machine::launch(&qemu, arguments, OwnedFd::from(inner)).map_err(io_error(qemu.display().to_string()))?;
+        let running = Running::new(channel, Some(machine))?;
         running.wait_until_up(self.boot_timeout)?;
         // QEMU has read the initramfs: nothing of it stays behind, whatever happens from here on.
         drop(folder);
+        let order = Order { program: self.program, argv: self.argv, env: self.env, ..Order::default() };
+        running.order(&order)?;
+        running.wait_until_started(self.boot_timeout)?;
         Ok(running)
     }
-
-    fn write_initramfs(&self, path: &Path, binary: &[u8], modules: &[Module]) -> io::Result<()> {
-        let mut archive = cpio::Writer::new(io::BufWriter::new(std::fs::File::create(path)?));
-        for folder in ["dev", "proc", "sys", "tmp", "run", "root", "var/tmp"] {
-            archive.directory(folder)?;
-        }
-        archive.character_device("dev/console", 0o600, 5, 1)?;
-        archive.file(BINARY, 0o755, binary)?;
-        archive.symlink("init", BINARY)?;
-        archive.file("etc/resolv.conf", 0o644, format!("nameserver {DNS}\n").as_bytes())?;
-        archive.file("etc/hosts", 0o644, b"127.0.0.1 localhost\n")?;
-        archive.file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\n")?;
-        archive.file("etc/group", 0o644, b"root:x:0:\n")?;
-        let mut plan =
-            Plan { program: self.program.clone(), argv: self.argv.clone(), env: self.env.clone(), modules: Vec::new() };
-        for module in modules {
-            let inside = format!("/modules/{}.ko", module.name);
-            archive.file(&inside, 0o644, &module.content)?;
-            // Guests of the emulated host have no use for a third level, and do without its cost.
-            let parameters = if module.name == "kvm_amd" { "nested=0" } else { "" };
-            plan.modules.push((inside.into(), parameters.to_owned()));
-        }
-        archive.file(PLAN, 0o600, &serde_json::to_vec(&plan)?)?;
-        for (path, mode, content) in &self.files {
-            archive.file(path, *mode, content)?;
-        }
-        archive.finish().map(drop)
-    }
-}
-
-/// A program by its path, or by its name on the PATH.
-fn find_program(name: &Path) -> Option<PathBuf> {
-    if name.components().count() > 1 {
-        return name.is_file().then(|| name.to_owned());
-    }
-    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(name)).find(|path| path.is_file())
-}
-
-/// The exit status from a wait status as it came over the channel.
-fn exit_status(raw: &[u8]) -> Option<ExitStatus> {
-    Some(ExitStatus::from_raw(i32::from_le_bytes(raw.try_into().ok()?)))
 }
 
 #[cfg(test)]

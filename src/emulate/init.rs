@@ -1,28 +1,24 @@
-//! Process 1 inside the emulated host: mounts, modules, network, then the one command, its streams over the port, its
-//! status, power-off. When the host's end of the port goes away, the machine goes away too.
+//! Process 1 inside the emulated host: mounts, modules, network, then the commands that come over the port
+//! ([`inner`](super::inner)), and power-off. When the host's end of the port goes away, the machine goes away too.
 
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::Ipv4Addr;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::mount::{MountFlags, mount};
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 use rustix::system::{RebootCommand, init_module, reboot};
 use serde::{Deserialize, Serialize};
 
-use super::channel::{self, Kind, PORT_NAME};
+use super::channel::PORT_NAME;
+use super::inner::{self, disks::ScsiDisks};
 use super::netlink;
 
-/// The description of what to run; its presence makes process 1 this program.
+/// What to do before commands can run; its presence makes process 1 this program.
 pub const PLAN: &str = "/amiable-emulate.json";
 /// The address that QEMU's user network expects its guest at, and the ends it plays itself.
 pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
@@ -31,18 +27,12 @@ pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 /// Forwards to the outer host's resolver.
 pub const DNS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
 
-/// How long devices may take to appear, and the host to say goodbye.
+/// How long devices may take to appear.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What to do inside.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Plan {
-    /// The executable.
-    pub program: PathBuf,
-    /// All arguments, the program's name first.
-    pub argv: Vec<String>,
-    /// The whole environment.
-    pub env: Vec<(String, String)>,
     /// Module files in load order, each with its parameters.
     pub modules: Vec<(PathBuf, String)>,
 }
@@ -52,7 +42,7 @@ pub fn is_init() -> bool {
     std::process::id() == 1 && Path::new(PLAN).exists()
 }
 
-/// Runs the plan and powers the machine off.
+/// Does what the plan says, serves the host and powers the machine off.
 pub fn main() -> ! {
     if let Err(error) = run() {
         eprintln!("amiable: emulated host: {error}");
@@ -95,133 +85,9 @@ fn run() -> io::Result<()> {
     netlink::configure("eth0", ADDRESS, 24, GATEWAY).map_err(context("eth0"))?;
 
     let port = open_port()?;
-    let output = Arc::new(Mutex::new(port.try_clone()?));
-    send(&output, Kind::Hello, &[])?;
-    match spawn(&plan) {
-        Ok(child) => serve(child, port, &output),
-        Err(error) => {
-            send(&output, Kind::Failed, format!("{}: {error}", plan.program.display()).as_bytes())?;
-            await_bye(port);
-            Ok(())
-        }
-    }
-}
-
-fn spawn(plan: &Plan) -> io::Result<Child> {
-    let (name, arguments) = plan.argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
-    Command::new(&plan.program)
-        .arg0(name)
-        .args(arguments)
-        .env_clear()
-        .envs(plan.env.iter().map(|(key, value)| (key, value)))
-        .current_dir("/")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-}
-
-/// Moves bytes until the command ends, then reports its status.
-fn serve(mut child: Child, port: File, output: &Arc<Mutex<File>>) -> io::Result<()> {
-    let pid = Pid::from_child(&child);
-    let (drained, both_drained) = mpsc::channel();
-    let pipes: [(Kind, Option<Box<dyn Read + Send>>); 2] = [
-        (Kind::Stdout, child.stdout.take().map(|pipe| Box::new(pipe) as _)),
-        (Kind::Stderr, child.stderr.take().map(|pipe| Box::new(pipe) as _)),
-    ];
-    for (kind, pipe) in pipes {
-        let (output, drained) = (Arc::clone(output), drained.clone());
-        thread::spawn(move || {
-            if let Some(pipe) = pipe {
-                forward(pipe, kind, &output);
-            }
-            let _ = drained.send(());
-        });
-    }
-    let (bye, wait_for_bye) = mpsc::channel();
-    let stdin = child.stdin.take();
-    thread::spawn(move || {
-        obey(port, pid, stdin);
-        let _ = bye.send(());
-    });
-
-    let status = loop {
-        // Process 1 also inherits and buries the command's orphans.
-        match wait(WaitOptions::empty()) {
-            Ok(Some((ended, status))) if ended == pid => break status.as_raw(),
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    };
-    // A daemon that the command left behind may keep the pipes open for ever.
-    let deadline = Instant::now() + Duration::from_secs(2);
-    for _ in 0..2 {
-        let _: Result<(), RecvTimeoutError> =
-            both_drained.recv_timeout(deadline.saturating_duration_since(Instant::now()));
-    }
-    rustix::fs::sync();
-    send(output, Kind::Exit, &status.to_le_bytes())?;
-    let _ = wait_for_bye.recv_timeout(PATIENCE);
+    let output = port.try_clone()?;
+    inner::serve(io::BufReader::with_capacity(64 << 10, port), output, ScsiDisks::find());
     Ok(())
-}
-
-fn send(output: &Mutex<File>, kind: Kind, payload: &[u8]) -> io::Result<()> {
-    channel::send(&mut *output.lock().unwrap_or_else(PoisonError::into_inner), kind, payload)
-}
-
-/// A pipe's bytes as frames until its end.
-fn forward(mut pipe: impl Read, kind: Kind, output: &Mutex<File>) {
-    let mut buffer = vec![0; 32 << 10];
-    loop {
-        match pipe.read(&mut buffer) {
-            Ok(0) => return,
-            Ok(length) => {
-                if send(output, kind, buffer.get(..length).unwrap_or_default()).is_err() {
-                    return;
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return,
-        }
-    }
-}
-
-/// Does what the host says until it says goodbye or is gone; then the command must go.
-fn obey(mut port: File, pid: Pid, mut stdin: Option<impl Write>) {
-    let mut payload = Vec::new();
-    loop {
-        match channel::receive(&mut port, &mut payload) {
-            Ok(Some(Kind::Stdin)) => {
-                // A command that has closed its input does not want it.
-                if stdin.as_mut().is_some_and(|pipe| pipe.write_all(&payload).is_err()) {
-                    stdin = None;
-                }
-            }
-            Ok(Some(Kind::StdinEnd)) => stdin = None,
-            Ok(Some(Kind::Signal)) => {
-                let number = <[u8; 4]>::try_from(&payload[..]).map(i32::from_le_bytes).unwrap_or_default();
-                if let Some(signal) = Signal::from_named_raw(number) {
-                    let _ = kill_process(pid, signal);
-                }
-            }
-            Ok(Some(Kind::Bye)) => return,
-            Ok(Some(_)) => {}
-            Ok(None) | Err(_) => {
-                let _ = kill_process(pid, Signal::KILL);
-                return;
-            }
-        }
-    }
-}
-
-fn await_bye(mut port: File) {
-    let (done, wait_for_it) = mpsc::channel();
-    thread::spawn(move || {
-        let mut payload = Vec::new();
-        while matches!(channel::receive(&mut port, &mut payload), Ok(Some(kind)) if kind != Kind::Bye) {}
-        let _ = done.send(());
-    });
-    let _ = wait_for_it.recv_timeout(PATIENCE);
 }
 
 /// The port with our name, once it is there and the host is at its other end.

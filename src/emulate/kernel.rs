@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// Names a folder with a kernel (`vmlinuz`) and its modules (`modules/`).
@@ -12,7 +13,7 @@ pub const KERNEL_VARIABLE: &str = "AMIABLE_EMULATE_KERNEL";
 pub const DATA_FOLDER: &str = "emulated-host";
 
 /// A kernel with its modules.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kernel {
     /// A bzImage, or an ELF file with a PVH note.
     pub image: PathBuf,

@@ -10,8 +10,11 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-/// What the emulated host asks for. Those that a kernel has built in are not found and not needed.
+/// What an emulated host for one command asks for. Those that a kernel has built in are not found and not needed.
 pub const WANTED: [&str; 6] = ["virtio_pci", "virtio_console", "virtio_blk", "virtio_net", "kvm_amd", "tun"];
+/// What a shared one asks for: its disks come and go, and so does its memory.
+pub const WANTED_SHARED: [&str; 8] =
+    ["virtio_pci", "virtio_console", "virtio_scsi", "sd_mod", "virtio_net", "virtio_balloon", "kvm_amd", "tun"];
 
 /// A module is smaller than this when unpacked; `kvm` of a generic kernel is about 3 MB.
 const LARGEST: u64 = 64 << 20;
@@ -44,14 +47,14 @@ pub struct Module {
     pub content: Vec<u8>,
 }
 
-/// The modules of [`WANTED`] and all they depend on, from the tree at `folder`, in the order to load them.
-pub fn collect(folder: &Path) -> Result<Vec<Module>, Error> {
+/// The modules `names` and all they depend on, from the tree at `folder`, in the order to load them.
+pub fn collect(folder: &Path, names: &[&str]) -> Result<Vec<Module>, Error> {
     let paths = index(folder)?;
     if !paths.contains_key("kvm_amd") {
         return Err(Error::NoKvm(folder.to_owned()));
     }
     let mut contents = BTreeMap::new();
-    let mut wanted: Vec<String> = WANTED.map(str::to_owned).into();
+    let mut wanted: Vec<String> = names.iter().copied().map(str::to_owned).collect();
     while let Some(name) = wanted.pop() {
         // Not in the folder: built into the kernel.
         let Some(path) = paths.get(&name) else { continue };
@@ -61,7 +64,7 @@ pub fn collect(folder: &Path) -> Result<Vec<Module>, Error> {
         vacant.insert(content);
     }
     let dependencies = contents.iter().map(|(name, content)| (name.clone(), depends(content))).collect();
-    let order = order(&WANTED, &dependencies)?;
+    let order = order(names, &dependencies)?;
     Ok(order.into_iter().filter_map(|name| contents.remove(&name).map(|content| Module { name, content })).collect())
 }
 

@@ -22,7 +22,7 @@ fn modules_come_after_what_they_depend_on() {
     fs::write(folder.path().join("net_failover.ko"), ko("failover")).unwrap();
     fs::write(folder.path().join("failover.ko"), ko("")).unwrap();
     fs::write(folder.path().join("snd.ko"), ko("")).unwrap();
-    let modules = collect(folder.path()).unwrap();
+    let modules = collect(folder.path(), &WANTED).unwrap();
     assert_eq!(names(&modules), ["failover", "net_failover", "virtio_net", "irqbypass", "kvm", "kvm_amd"]);
 }
 
@@ -37,7 +37,7 @@ fn compressed_modules_are_unpacked() {
     fs::write(folder.path().join("kvm-amd.ko.xz"), xz.finish().unwrap()).unwrap();
     let zst = ruzstd::encoding::compress_to_vec(&ko("")[..], ruzstd::encoding::CompressionLevel::Fastest);
     fs::write(folder.path().join("irqbypass.ko.zst"), zst).unwrap();
-    let modules = collect(folder.path()).unwrap();
+    let modules = collect(folder.path(), &WANTED).unwrap();
     assert_eq!(names(&modules), ["irqbypass", "kvm", "kvm_amd"]);
     assert_eq!(modules[0].content, ko(""));
     assert_eq!(modules[2].content, ko("kvm"));
@@ -46,8 +46,8 @@ fn compressed_modules_are_unpacked() {
 #[test]
 fn a_tree_without_kvm_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    assert!(matches!(collect(folder.path()), Err(Error::NoKvm(_))));
-    assert!(matches!(collect(Path::new("/nonexistent")), Err(Error::Read { .. })));
+    assert!(matches!(collect(folder.path(), &WANTED), Err(Error::NoKvm(_))));
+    assert!(matches!(collect(Path::new("/nonexistent"), &WANTED), Err(Error::Read { .. })));
 }
 
 #[test]

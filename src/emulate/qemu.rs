@@ -2,8 +2,11 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddrV4;
+use std::os::fd::RawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
 
 use super::channel::PORT_NAME;
 
@@ -12,7 +15,7 @@ pub const MAX_DRIVES: usize = 14;
 const FIRST_DRIVE_SLOT: usize = 0x10;
 
 /// What a guest's flush means for a writable drive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Cache {
     /// Nothing: the quickest. For drives that a crash of the outer host may spoil.
     #[default]
@@ -21,8 +24,8 @@ pub enum Cache {
     Writeback,
 }
 
-/// A file or block device of the outer host, raw, as `/dev/vda`, `/dev/vdb`, … inside.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A file or block device of the outer host, raw, as a block device inside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drive {
     /// Where it is outside.
     pub path: PathBuf,
@@ -33,7 +36,7 @@ pub struct Drive {
 }
 
 /// TCP or UDP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Protocol {
     /// TCP.
     Tcp,
@@ -42,7 +45,7 @@ pub enum Protocol {
 }
 
 /// A port of the outer host that leads to a port of the emulated host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forward {
     /// TCP or UDP.
     pub protocol: Protocol,
@@ -62,7 +65,14 @@ pub(super) struct Config<'a> {
     pub icount: bool,
     pub drives: &'a [Drive],
     pub forwards: &'a [Forward],
+    /// An inherited socket for QMP: drives and forwards come and go over it.
+    pub control: Option<RawFd>,
 }
+
+/// The name of the user network, for QMP.
+pub(super) const NETDEV: &str = "net";
+/// The bus that drives are put on over QMP.
+pub(super) const DRIVE_BUS: &str = "scsi.0";
 
 /// QEMU's arguments. Its standard input must be a connected socket (the channel); the serial console goes to its
 /// standard output.
@@ -84,7 +94,19 @@ pub(super) fn arguments(config: &Config) -> Vec<OsString> {
     add(&["-chardev", "socket,id=channel,fd=0"]);
     add(&["-device", "virtio-serial-pci,addr=0x3,max_ports=2"]);
     add(&["-device", &format!("virtserialport,nr=1,chardev=channel,name={PORT_NAME}")]);
-    add(&["-netdev", &netdev(config.forwards), "-device", "virtio-net-pci,addr=0x4,netdev=net,romfile="]);
+    add(&[
+        "-netdev",
+        &netdev(config.forwards),
+        "-device",
+        &format!("virtio-net-pci,addr=0x4,netdev={NETDEV},romfile="),
+    ]);
+    if let Some(control) = config.control {
+        add(&["-chardev", &format!("socket,id=control,fd={control}"), "-mon", "chardev=control,mode=control"]);
+        // One slot for hundreds of drives. Inside, they are looked for on order: no events.
+        add(&["-device", "virtio-scsi-pci,id=scsi,addr=0x5,hotplug=off"]);
+        // Memory that the inside has freed goes back to this machine.
+        add(&["-device", "virtio-balloon-pci,addr=0x6,free-page-reporting=on"]);
+    }
     add(&["-append", "console=ttyS0 quiet panic=-1 reboot=k mitigations=off"]);
     add(&["-kernel"]);
     arguments.push(config.kernel.into());
@@ -100,15 +122,22 @@ pub(super) fn arguments(config: &Config) -> Vec<OsString> {
 }
 
 fn netdev(forwards: &[Forward]) -> String {
-    let mut option = "user,id=net".to_owned();
+    let mut option = format!("user,id={NETDEV}");
     for forward in forwards {
-        let protocol = match forward.protocol {
+        option += &format!(",hostfwd={}-:{}", forward.outer(), forward.port);
+    }
+    option
+}
+
+impl Forward {
+    /// The outer end as QEMU writes it.
+    pub(super) fn outer(&self) -> String {
+        let protocol = match self.protocol {
             Protocol::Tcp => "tcp",
             Protocol::Udp => "udp",
         };
-        option += &format!(",hostfwd={protocol}:{}:{}-:{}", forward.host.ip(), forward.host.port(), forward.port);
+        format!("{protocol}:{}:{}", self.host.ip(), self.host.port())
     }
-    option
 }
 
 fn drive_option(n: usize, drive: &Drive) -> OsString {
@@ -132,7 +161,7 @@ fn drive_option(n: usize, drive: &Drive) -> OsString {
     OsString::from_vec(option)
 }
 
-fn is_block_device(path: &Path) -> bool {
+pub(super) fn is_block_device(path: &Path) -> bool {
     use std::os::unix::fs::FileTypeExt;
     path.metadata().is_ok_and(|metadata| metadata.file_type().is_block_device())
 }

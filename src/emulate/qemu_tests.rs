@@ -11,6 +11,7 @@ fn line(icount: bool, drives: &[Drive], forwards: &[Forward]) -> String {
         icount,
         drives,
         forwards,
+        control: None,
     };
     let words: Vec<_> = arguments(&config).into_iter().map(|word| word.into_string().unwrap()).collect();
     words.join(" ")

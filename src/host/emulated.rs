@@ -1,7 +1,7 @@
 //! An instance inside the emulated host, seen from outside as any other.
 //!
-//! Only the instance's process moves: region, images, volumes and records stay on this machine. The volume's files, the
-//! image and the unpacked kernel go in as drives; the specification goes in as a file with those paths replaced; events
+//! Only the instance's process moves, into the one emulated host that the region has for all of them: region, images, volumes and
+//! records stay on this machine. The volumes' files, the image and the unpacked kernel go in as drives; the specification goes in as a file with those paths replaced; events
 //! come out on the inner process's standard output, and orders go in on its standard input (see
 //! [`running::serve`](super::running::serve)).
 
@@ -10,7 +10,7 @@ use std::io::{self, BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::event::{Event, Seen, read_events, write_line};
 use super::running::{OpenDisk, Running, StartError};
@@ -19,22 +19,24 @@ use super::spec::{InstanceSpec, PortForward, ReadyFiles};
 use super::{bootfiles, services};
 use crate::boot::SharedDisk;
 use crate::emulate::kernel::{KERNEL_VARIABLE, NotFound, Search};
-use crate::emulate::{Cache, Drive, EmulatedHost, Forward, Kernel, Protocol};
+use crate::emulate::{Cache, Drive, Forward, Kernel, Protocol, Settings, SharedCommand, SharedHost};
 use crate::storage::{OpenMode, VolumePaths};
 
 /// What the emulated host is made of, found before anything is launched.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Tools {
     kernel: Kernel,
+    /// Where the emulated host that stays up is found.
+    state: PathBuf,
 }
 
 impl Tools {
     /// Look for a kernel: in the folder that the environment names, in `data` (see [`crate::emulate::kernel`]), on this
-    /// machine.
-    pub fn find(data: &Path) -> Result<Self, NotFound> {
+    /// machine. The emulated host's socket and log are in `state`.
+    pub fn find(data: &Path, state: PathBuf) -> Result<Self, NotFound> {
         let named = std::env::var_os(KERNEL_VARIABLE).filter(|v| !v.is_empty()).map(PathBuf::from);
         let search = Search { named, data: Some(data.to_owned()), root: Some("/".into()), from_image: None };
-        Ok(Tools { kernel: search.find()? })
+        Ok(Tools { kernel: search.find()?, state })
     }
 }
 
@@ -46,18 +48,18 @@ impl fmt::Display for Tools {
 
 /// What the emulated host's own kernel and programs take beside the guest's memory, in MiB.
 const HOST_MEMORY_MIB: u64 = 512;
-/// The specification's place inside.
-const SPECIFICATION: &str = "/root/instance.json";
+/// How long an instance's process inside may take to let go of its volumes when its outer one is gone.
+const GRACE: Duration = Duration::from_secs(60);
 /// QEMU's own name server and its address for the outer host's loopback.
 const OUTER_DNS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(10, 0, 2, 3)), 53);
 const OUTER_LOOPBACK: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
-/// Published ports have these inside, one after the other.
-const FIRST_INNER_PORT: u16 = 20_000;
 
-/// Start an instance in an emulated host. What happens is recorded in `records`; times count from `started`.
+/// Start an instance in the region's emulated host, which is started if it is not up. What happens is recorded in `records`; times
+/// count from `started`.
 pub fn start(tools: &Tools, spec: &InstanceSpec, records: &Path, started: Instant) -> Result<Running, StartError> {
-    let (host, forwards) = host(tools, spec)?;
-    let mut inner = host.start()?;
+    let host = SharedHost::open(Settings::new(&tools.state, tools.kernel.clone()))?;
+    let (command, forwards) = command(&host, spec)?;
+    let mut inner = command.start()?;
     let (sender, seen) = mpsc::channel::<Seen>();
     let stdin = Arc::new(Mutex::new(inner.stdin.take()));
     let orders = Arc::new(move |control| {
@@ -100,14 +102,20 @@ pub fn start(tools: &Tools, spec: &InstanceSpec, records: &Path, started: Instan
     Ok(Running::new(session, look(spec), thread))
 }
 
-/// The emulated host for an instance, and its published ports.
-fn host(tools: &Tools, spec: &InstanceSpec) -> Result<(EmulatedHost, Vec<PortForward>), StartError> {
+/// An instance's process in the emulated host, and its published ports.
+fn command(host: &SharedHost, spec: &InstanceSpec) -> Result<(SharedCommand, Vec<PortForward>), StartError> {
+    let ports = u16::try_from(spec.network.forwards.len()).map_err(|_| "more published ports than there are")?;
+    let mut command = host.command(["instance-process"], ports)?.grace(GRACE);
+    let most = u64::from(command.host_memory_mib()).saturating_sub(HOST_MEMORY_MIB);
+    if spec.memory_mib > most {
+        let wanted = spec.memory_mib;
+        return Err(format!("the emulated host has memory for {most} MiB of guests, and this one has {wanted}").into());
+    }
+    let folder = command.folder();
     let mut inner = spec.clone();
-    let mut drives = Vec::new();
     let mut drive = |path: &Path, read_only: bool| {
         let cache = if spec.root.throw_away { Cache::Unsafe } else { Cache::Writeback };
-        drives.push(Drive { path: path.to_owned(), read_only, cache });
-        PathBuf::from(EmulatedHost::device(drives.len() - 1))
+        command.drive(Drive { path: path.to_owned(), read_only, cache })
     };
     for volume in std::iter::once(&mut inner.root).chain(&mut inner.volumes) {
         if let Some(image) = &mut volume.chain.image {
@@ -132,30 +140,26 @@ fn host(tools: &Tools, spec: &InstanceSpec) -> Result<(EmulatedHost, Vec<PortFor
     if let Some(initrd) = &spec.boot.initrd {
         inner.boot.initrd = Some(drive(initrd, true));
     }
-    inner.boot.cache = "/tmp/boot".into();
-    inner.identity_keys = "/root/identity".into();
+    inner.boot.cache = folder.join("boot");
+    inner.identity_keys = folder.join("identity");
     inner.network.upstreams = vec![OUTER_DNS];
     inner.network.host_loopback = spec.network.host_loopback.map(|_| OUTER_LOOPBACK.into());
 
     let keys = services::identity_keys(&spec.identity_keys)?.to_pem()?;
-    let memory = spec.memory_mib.saturating_add(HOST_MEMORY_MIB);
-    let mut host = EmulatedHost::new(tools.kernel.clone(), ["instance-process", SPECIFICATION])
-        .memory_mib(u32::try_from(memory).unwrap_or(u32::MAX))
-        .file(format!("/root/identity/{}", services::KEYS_FILE), 0o600, keys.to_string().into_bytes());
+    command.file(format!("identity/{}", services::KEYS_FILE), 0o600, keys.to_string().into_bytes());
     let mut published = Vec::new();
     inner.network.forwards.clear();
-    for (port, wanted) in (FIRST_INNER_PORT..).zip(&spec.network.forwards) {
+    for (port, wanted) in command.ports().to_vec().into_iter().zip(&spec.network.forwards) {
         let outer = outer_port(wanted)?;
         published.push(PortForward { host: outer.into(), ..*wanted });
         let protocol = if wanted.udp { Protocol::Udp } else { Protocol::Tcp };
-        host = host.forward(Forward { protocol, host: outer, port });
+        command.forward(Forward { protocol, host: outer, port });
         let here = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
         inner.network.forwards.push(PortForward { host: here, ..*wanted });
     }
-    for drive in drives {
-        host = host.drive(drive);
-    }
-    Ok((host.file(SPECIFICATION, 0o600, serde_json::to_vec(&inner)?), published))
+    let specification = command.file("instance.json", 0o600, serde_json::to_vec(&inner)?);
+    command.arg(specification.to_string_lossy());
+    Ok((command, published))
 }
 
 /// Where QEMU shall listen for a published port. It can't tell which port it took, so a free one is found for it.

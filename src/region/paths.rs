@@ -110,6 +110,11 @@ impl Paths {
         self.cache.join("emulated-host")
     }
 
+    /// The socket, lock and log of the emulated host that stays up.
+    pub fn emulate_state(&self) -> PathBuf {
+        self.state.join("emulate")
+    }
+
     /// The directory for images and volumes, for a look at its free space.
     pub fn data(&self) -> &Path {
         &self.data
