@@ -190,6 +190,9 @@ pub enum Command {
         /// What to keep, JSON.
         settings: String,
     },
+    /// Inside the emulated host: hold drives until standard input ends.
+    #[command(hide = true, name = crate::host::emulated_volumes::HOLD)]
+    Hold,
     /// One instance's process; inside the emulated host with a specification in a file, events on stdout.
     #[command(hide = true, name = crate::region::process::COMMAND)]
     InstanceProcess {

@@ -88,6 +88,9 @@ fn dispatch(cli: Cli, started: Instant) -> Result<u8, CliError> {
         Command::Completions { shell } => generate::completions(shell)?,
         Command::Man { directory } => generate::man(&directory)?,
         Command::Emulate(command) => emulate::run(command)?,
+        Command::Hold => {
+            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        }
         Command::EmulateKeeper { settings } => return Ok(keeper::main(&settings)),
         Command::InstanceProcess { specification: Some(specification) } => instance_process(&specification)?,
         Command::InstanceProcess { specification: None } => return Ok(crate::region::process::main()),

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-use super::event::{Event, Seen, read_events, write_line};
+use super::emulated_volumes::{Plugs, plug};
+use super::event::{Control, Event, Seen, read_events, write_line};
 use super::running::{OpenDisk, Running, StartError};
 use super::session::Session;
 use super::spec::{InstanceSpec, PortForward, ReadyFiles};
@@ -20,7 +21,7 @@ use super::{bootfiles, services};
 use crate::boot::SharedDisk;
 use crate::emulate::kernel::{KERNEL_VARIABLE, NotFound, Search};
 use crate::emulate::{Cache, Drive, Forward, Kernel, Protocol, Settings, SharedCommand, SharedHost};
-use crate::storage::{OpenMode, VolumePaths};
+use crate::storage::OpenMode;
 
 /// What the emulated host is made of, found before anything is launched.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
@@ -57,21 +58,33 @@ const OUTER_LOOPBACK: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 /// Start an instance in the region's emulated host, which is started if it is not up. What happens is recorded in `records`; times
 /// count from `started`.
 pub fn start(tools: &Tools, spec: &InstanceSpec, records: &Path, started: Instant) -> Result<Running, StartError> {
-    let host = SharedHost::open(Settings::new(&tools.state, tools.kernel.clone()))?;
+    let host = Arc::new(SharedHost::open(Settings::new(&tools.state, tools.kernel.clone()))?);
     let (command, forwards) = command(&host, spec)?;
     let mut inner = command.start()?;
     let (sender, seen) = mpsc::channel::<Seen>();
     let stdin = Arc::new(Mutex::new(inner.stdin.take()));
-    let orders = Arc::new(move |control| {
+    let tell = move |event| sender.send(Seen { at: Instant::now(), event }).is_ok();
+    let plugs = Arc::new(Plugs::default());
+    let write = move |control: Control| {
         if let Ok(mut stdin) = stdin.lock()
             && let Some(pipe) = stdin.as_mut()
             && write_line(pipe, &control).is_err()
         {
             *stdin = None;
         }
+    };
+    let (plug_in, answer) = (plugs.clone(), tell.clone());
+    let orders = Arc::new(move |control| match control {
+        Control::Volume { id, change } => {
+            let answer = answer.clone();
+            plug_in.change(&host, id, change, write.clone(), move |event| {
+                // An owner that is gone hears nothing any more.
+                let _ = answer(event);
+            });
+        }
+        control => write(control),
     });
     let session = Session::new(seen, orders, records, started)?;
-    let tell = move |event| sender.send(Seen { at: Instant::now(), event }).is_ok();
     tell(Event::Published { forwards });
     let stdout = inner.stdout.take().ok_or("the emulated host has no standard output")?;
     let stderr = inner.stderr.take().ok_or("the emulated host has no standard error")?;
@@ -84,6 +97,9 @@ pub fn start(tools: &Tools, spec: &InstanceSpec, records: &Path, started: Instan
         let mut ended = false;
         let read = read_events(stdout, |event| {
             ended |= matches!(event, Event::Ended { .. });
+            if let Event::Answer { id, error } = &event {
+                plugs.answered(*id, error.is_none());
+            }
             // Its ports are the emulated host's own; what leads to them is known here.
             matches!(event, Event::Published { .. }) || tell(event)
         });
@@ -113,21 +129,13 @@ fn command(host: &SharedHost, spec: &InstanceSpec) -> Result<(SharedCommand, Vec
     }
     let folder = command.folder();
     let mut inner = spec.clone();
+    for volume in std::iter::once(&mut inner.root).chain(&mut inner.volumes) {
+        plug(&mut command, volume);
+    }
     let mut drive = |path: &Path, read_only: bool| {
         let cache = if spec.root.throw_away { Cache::Unsafe } else { Cache::Writeback };
         command.drive(Drive { path: path.to_owned(), read_only, cache })
     };
-    for volume in std::iter::once(&mut inner.root).chain(&mut inner.volumes) {
-        if let Some(image) = &mut volume.chain.image {
-            *image = drive(image, true);
-        }
-        for layer in &mut volume.chain.frozen {
-            *layer = VolumePaths { data: drive(&layer.data, true), map: drive(&layer.map, true) };
-        }
-        volume.top = VolumePaths { data: drive(&volume.top.data, false), map: drive(&volume.top.map, false) };
-        // Inside, a flush must reach the drive, or it is lost when the emulated host ends. What a drive's flush costs is `cache`.
-        volume.throw_away = false;
-    }
     if let Some(kernel) = &spec.boot.kernel {
         inner.boot.kernel = Some(drive(kernel, true));
     } else {

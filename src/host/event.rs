@@ -151,6 +151,8 @@ pub enum VolumeChange {
         volume_id: String,
         /// The new layer.
         above: VolumePaths,
+        /// The volume's size in bytes.
+        size: u64,
     },
 }
 

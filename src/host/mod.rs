@@ -7,6 +7,7 @@ mod bootfiles;
 pub mod console;
 pub mod control;
 pub mod emulated;
+pub mod emulated_volumes;
 pub mod event;
 mod instance;
 mod judge;

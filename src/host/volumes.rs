@@ -116,7 +116,7 @@ impl Volumes {
                     None => Ok(()),
                 }
             }
-            VolumeChange::Snapshot { volume_id, above } => Ok(self.find(&volume_id)?.0.snapshot(&above)?),
+            VolumeChange::Snapshot { volume_id, above, .. } => Ok(self.find(&volume_id)?.0.snapshot(&above)?),
         }
     }
 

@@ -69,7 +69,8 @@ impl Region {
         let above = self.layer(next);
         match volume.instance_id().filter(|instance_id| self.has_process(instance_id)) {
             Some(instance_id) => {
-                let change = VolumeChange::Snapshot { volume_id: volume.volume_id.clone(), above };
+                let size = volume.amiable.size_in_bytes;
+                let change = VolumeChange::Snapshot { volume_id: volume.volume_id.clone(), above, size };
                 self.change_volume(instance_id, change)
             }
             None => {
