@@ -36,7 +36,7 @@ use super::kvm::vcpu::{Buses, Vcpu};
 use super::kvm::vm::{KvmIoEventFds, Vm};
 use super::layout;
 use super::memory::{self, GuestMemory, MemoryError, memory_map};
-use super::pci::root::{PciRoot, RootError, SLOTS};
+use super::pci::root::{PciRoot, RootError};
 use super::run::{self, Shared};
 use super::smbios::{self, SmbiosError};
 use super::x86_64::cpuid::{self, CpuidContext};
@@ -131,14 +131,12 @@ impl Machine {
         let hotplug = Arc::new(hotplug);
         let surroundings = Surroundings { pci: &pci, hotplug: &hotplug, router: &router, memory: &memory };
         let slots = surroundings.build(volumes, nics)?;
-        let changeable: Vec<u8> = (1..SLOTS).filter(|slot| !slots.contains(slot)).collect();
-        hotplug.set_changeable(&changeable);
 
         let serial = Serial::new(irq::pin(vm.fd(), layout::GSI_COM1)?, console);
         let serial = Arc::new(Mutex::new(serial));
         let buses = Arc::new(Buses { pio: pio(&serial, &pci, &events, &hotplug), mmio: mmio(&pci), serial });
 
-        let tables = AcpiConfig { vcpus: count, slots, hotplug: changeable, pci_mmio64: mmio64 };
+        let tables = AcpiConfig { vcpus: count, slots: slots.fixed, hotplug: slots.changeable, pci_mmio64: mmio64 };
         write_tables(&memory, &acpi::build(&tables), layout::ACPI_TABLES, layout::ACPI_TABLES_SIZE)?;
         write_tables(&memory, &smbios::build(&smbios, count, size)?, layout::SMBIOS, layout::SMBIOS_SIZE)?;
         memory.write_slice(&RESET_CODE, GuestAddress(layout::RESET_VECTOR))?;
