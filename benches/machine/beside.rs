@@ -42,6 +42,10 @@ const ATTEMPTS: usize = 3;
 /// Counters of KVM.
 const KVM: &str = "/sys/kernel/debug/kvm";
 
+/// What is said every [`BEAT`], so that the other end sees a clock that stands.
+pub const ALIVE: &str = "alive";
+const BEAT: Duration = Duration::from_secs(2);
+
 /// Carry a plan out. For the role that waits at the other end of standard output: a line when all is prepared, and one with
 /// the figures of each run.
 pub fn main(plan: &Path) -> Result<(), Failure> {
@@ -51,6 +55,12 @@ pub fn main(plan: &Path) -> Result<(), Failure> {
     if !Path::new(KVM).exists() {
         let _ = mount("debugfs", "/sys/kernel/debug", "debugfs", MountFlags::empty(), None);
     }
+    std::thread::spawn(|| {
+        loop {
+            std::thread::sleep(BEAT);
+            println!("{ALIVE}");
+        }
+    });
     prepare(&plan, plan.monitor)?;
     println!("{}", serde_json::to_string(&Figures::default())?);
     for group in &plan.groups {

@@ -15,15 +15,16 @@ use amiable::boot::{SharedDisk, partitions};
 use amiable::emulate::kernel::{KERNEL_VARIABLE, Search};
 use amiable::emulate::{Cache, Drive, EmulatedHost, Kernel, binary};
 
-use super::beside::Plan;
+use super::beside::{ALIVE, Plan};
 use super::figures::Figures;
 use super::settings::{Group, Monitor, Settings};
 use super::{Failure, debian};
 
 /// The partition of the tiny image that is empty and holds the guest's part.
 const PARTITION: u32 = 15;
-/// No run takes longer, and no preparation.
-const SILENCE: Duration = Duration::from_secs(300);
+/// The other end says something every two seconds on its clock; under icount that is some ten seconds here.
+const SILENCE: Duration = Duration::from_secs(120);
+const BOOT: Duration = Duration::from_secs(300);
 /// How many emulated hosts may be needed for one monitor.
 const HOSTS: usize = 8;
 pub const QEMU: &str = "/usr/bin/qemu-system-x86_64";
@@ -57,18 +58,24 @@ pub fn kernel() -> Result<Kernel, Failure> {
 pub fn main(settings: &Settings) -> Result<(), Failure> {
     let work = tempfile::tempdir_in(target("")?)?;
     let mut figures = Figures::default();
+    let result = measure(settings, work.path(), &mut figures);
+    // After a failure, what there is.
+    println!("{}", figures.document(settings.emulated && settings.icount));
+    result
+}
+
+fn measure(settings: &Settings, work: &Path, figures: &mut Figures) -> Result<(), Failure> {
     let beside: Vec<Group> = settings.groups.iter().copied().filter(|group| *group != Group::Test).collect();
     if !beside.is_empty() {
-        let mut plan = plan(settings, beside, work.path())?;
+        let mut plan = plan(settings, beside, work)?;
         for monitor in &settings.monitors {
             plan.monitor = *monitor;
-            carry_out(settings, plan.clone(), &mut figures)?;
+            carry_out(settings, plan.clone(), figures)?;
         }
     }
     if settings.groups.contains(&Group::Test) {
-        debian::measure(settings, work.path(), &mut figures)?;
+        debian::measure(settings, work, figures)?;
     }
-    println!("{}", figures.document(settings.emulated && settings.icount));
     Ok(())
 }
 
@@ -113,10 +120,13 @@ fn carry_out(settings: &Settings, mut plan: Plan, figures: &mut Figures) -> Resu
         });
         let mut prepared = false;
         while let (false, Ok(line)) = (plan.groups.is_empty(), lines.recv_timeout(SILENCE)) {
+            if line == ALIVE {
+                continue;
+            }
             figures.append(serde_json::from_str(&line)?);
             if std::mem::replace(&mut prepared, true) {
                 let group = plan.groups.remove(0);
-                eprintln!("{name}: {group:?}, {} runs left", plan.groups.len());
+                eprintln!("{name}: {group:?}, {} runs left: {line}", plan.groups.len());
             } else {
                 eprintln!("{name}: prepared");
             }
@@ -161,7 +171,7 @@ fn emulated(settings: &Settings, plan: &Plan) -> Result<Source, Failure> {
         .program("/root/machine")
         .icount(settings.icount)
         .memory_mib(3072)
-        .boot_timeout(SILENCE)
+        .boot_timeout(BOOT)
         .drive(Drive { path: plan.image.clone(), read_only: true, cache: Cache::Unsafe })
         .file("/root/machine", 0o755, binary::read_static(&std::env::current_exe()?)?)
         .file("/root/plan.json", 0o600, serde_json::to_vec(&inside)?);
