@@ -45,6 +45,7 @@ fn launch(home: &Path) {
         tags: Vec::new(),
         private_ip: None,
         root_size: None,
+        volumes: Vec::new(),
         shutdown_behavior: ShutdownBehavior::Stop,
         termination_protection: false,
         emulated: false,

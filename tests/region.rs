@@ -260,3 +260,53 @@ fn a_command_that_is_killed_leaves_its_instance_running() {
     until("the guest answers", || home.ok(&["console", "kept"]).contains('x'));
     home.ok(&["terminate", "kept"]);
 }
+
+#[test]
+fn volumes_come_and_go_and_make_images() {
+    let Some(home) = home("volumes_come_and_go") else { return };
+    home.launch(&["--name", "web", "--volume", "1G:/dev/sdh"]);
+    let extra = home.ok(&["volume", "create", "--size", "2G", "--name", "data"]);
+    home.fails(&["volume", "attach", "data", "web", "--device", "/dev/sdh"], 254, "already in use");
+    home.fails(&["volume", "attach", "data", "web", "--device", "/dev/sda1"], 254, "not a valid EBS device name");
+    assert_eq!(home.ok(&["volume", "attach", "data", "web"]), "/dev/sdf");
+    home.fails(&["volume", "attach", "data", "web"], 254, "VolumeInUse");
+    home.fails(&["volume", "rm", "data"], 254, "VolumeInUse");
+    home.ok(&["volume", "resize", "data", "3G"]);
+    home.fails(&["volume", "resize", "data", "1G"], 254, "cannot be smaller");
+    let snapshot = home.ok(&["snapshot", "create", "data", "--name", "first"]);
+    assert!(snapshot.starts_with("snap-"), "{snapshot}");
+    let root = home.describe("web")["RootVolumeId"].as_str().unwrap().to_owned();
+    home.fails(&["volume", "detach", &root], 254, "OperationNotPermitted");
+    // This guest does not know of hot-plug.
+    home.ok(&["volume", "detach", "--force", "data"]);
+    home.fails(&["volume", "detach", "data"], 254, "IncorrectState");
+
+    let image = home.ok(&["image", "create", "--from", "web", "--name", "golden", "--no-reboot"]);
+    home.fails(&["image", "create", "--from", "web", "--name", "golden", "--no-reboot"], 254, "Duplicate");
+    assert_eq!(home.state("web"), "running");
+    let payload = home.payload.to_str().unwrap();
+    let second = home.ok(&["run", "golden", "-t", "t2.nano", "-d", "--kernel", payload]);
+    // Whatever was made of something outlives it.
+    home.ok(&["image", "rm", "tiny"]);
+    home.ok(&["terminate", "web"]);
+    assert_eq!(home.ok(&["stop", "--force", &second]), format!("{second}  running -> stopped"));
+    assert_eq!(home.ok(&["start", &second]), format!("{second}  stopped -> running"));
+    home.ok(&["image", "copy", "golden", "--name", "silver"]);
+    home.ok(&["image", "rm", "golden"]);
+    let raw = home.directory.path().join("silver.raw");
+    let sum = home.ok(&["image", "export", "silver", raw.to_str().unwrap()]);
+    let check = Command::new("sha256sum").arg(&raw).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&check.stdout).trim(), sum);
+    home.ok(&["image", "import", raw.to_str().unwrap(), "--name", "again"]);
+    home.ok(&["terminate", &second]);
+    home.ok(&["volume", "rm", &extra]);
+    home.ok(&["snapshot", "rm", &snapshot]);
+    home.ok(&["image", "rm", "silver"]);
+    // The snapshots of the root volume are the last that need anything.
+    let list: Value = serde_json::from_str(&home.ok(&["snapshot", "ls", "-o", "json"])).unwrap();
+    for snapshot in list["Snapshots"].as_array().unwrap() {
+        home.ok(&["snapshot", "rm", snapshot["SnapshotId"].as_str().unwrap()]);
+    }
+    assert_eq!(home.volumes(), 0);
+    assert!(!image.is_empty());
+}

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::parse;
+use crate::region::VolumeRequest;
 use crate::region::model::ShutdownBehavior;
 
 const AFTER_HELP: &str = "\
@@ -152,6 +153,14 @@ pub enum Command {
         #[arg(short, long)]
         recursive: bool,
     },
+    /// Volumes: create, list, describe, attach, detach, resize, remove.
+    #[command(subcommand)]
+    Volume(VolumeCommand),
+    /// Snapshots of volumes: create, list, remove.
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
+    /// Delete files that nothing refers to, and say how much that freed.
+    Prune,
     /// Key pairs: create, import, list, remove.
     #[command(subcommand)]
     Key(KeyCommand),
@@ -181,6 +190,9 @@ pub enum Command {
         /// What to keep, JSON.
         settings: String,
     },
+    /// Inside the emulated host: hold drives until standard input ends.
+    #[command(hide = true, name = crate::host::emulated_volumes::HOLD)]
+    Hold,
     /// One instance's process; inside the emulated host with a specification in a file, events on stdout.
     #[command(hide = true, name = crate::region::process::COMMAND)]
     InstanceProcess {
@@ -214,6 +226,9 @@ pub struct LaunchArgs {
     /// Grow the root volume to this size: 20G, 20480M.
     #[arg(long, value_name = "SIZE", value_parser = parse::size)]
     pub root_size: Option<u64>,
+    /// An empty volume beside the root volume, deleted with the instance: 10G, 10G:/dev/sdf; may be repeated.
+    #[arg(long, value_name = "SIZE[:DEVICE]", value_parser = parse::volume)]
+    pub volume: Vec<VolumeRequest>,
     /// A tag, also shown in the metadata if --metadata-options InstanceMetadataTags=enabled; may be repeated.
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse::key_value)]
     pub tag: Vec<(String, String)>,
@@ -451,6 +466,36 @@ pub enum ImageCommand {
         #[command(flatten)]
         output: OutputArgs,
     },
+    /// Make an AMI of an instance's root volume: nothing is copied.
+    Create {
+        /// Id, the start of an id, or name of the instance.
+        #[arg(long = "from", value_name = "INSTANCE")]
+        from: String,
+        /// The AMI's name.
+        #[arg(long)]
+        name: String,
+        /// Do not stop a running instance for it: its disk is taken as a power failure would leave it.
+        #[arg(long)]
+        no_reboot: bool,
+    },
+    /// Give an AMI a second name and id.
+    Copy {
+        /// Name, id, or the start of an id.
+        image: String,
+        /// The copy's name.
+        #[arg(long)]
+        name: String,
+    },
+    /// Write an AMI's disk to a file, and print its SHA-256.
+    Export {
+        /// Name, id, or the start of an id.
+        image: String,
+        /// The new file.
+        file: PathBuf,
+        /// Its format.
+        #[arg(long, value_name = "FORMAT", default_value = "raw")]
+        format: ExportForm,
+    },
     /// Delete AMIs.
     Rm {
         /// Names, ids, or starts of ids.
@@ -482,6 +527,102 @@ pub enum KeyCommand {
         /// Their names.
         #[arg(required = true)]
         names: Vec<String>,
+    },
+}
+
+/// Formats of `image export`. All but raw are written by qemu-img.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ExportForm {
+    /// As it is, with holes.
+    Raw,
+    /// QEMU's.
+    Qcow2,
+    /// VMware's, stream-optimised.
+    Vmdk,
+}
+
+/// `amiable volume …`.
+#[derive(Debug, Subcommand)]
+pub enum VolumeCommand {
+    /// Make a volume: empty, or from a snapshot.
+    Create {
+        /// Its size: 10G. The snapshot's if left out.
+        #[arg(long, value_name = "SIZE", value_parser = parse::size, required_unless_present = "snapshot")]
+        size: Option<u64>,
+        /// Id, the start of an id, or name of a snapshot.
+        #[arg(long)]
+        snapshot: Option<String>,
+        /// The volume's Name tag.
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// List the volumes.
+    #[command(visible_alias = "list")]
+    Ls(OutputArgs),
+    /// Describe a volume.
+    Describe {
+        /// Id, the start of an id, or name.
+        volume: String,
+        /// Shared options.
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Attach a volume to an instance, running or stopped, and print the device's name.
+    Attach {
+        /// Id, the start of an id, or name.
+        volume: String,
+        /// Id, the start of an id, or name of the instance.
+        instance: String,
+        /// The device's name at EC2: /dev/sdf; the next free one if left out. In the guest it is /dev/nvme*.
+        #[arg(long, value_name = "NAME")]
+        device: Option<String>,
+    },
+    /// Detach a volume from its instance.
+    Detach {
+        /// Id, the start of an id, or name.
+        volume: String,
+        /// Take it away without the guest's consent, as pulling a cable does.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Make a volume larger; a running guest sees it at once.
+    Resize {
+        /// Id, the start of an id, or name.
+        volume: String,
+        /// The new size: 20G.
+        #[arg(value_parser = parse::size)]
+        size: u64,
+    },
+    /// Delete volumes.
+    Rm {
+        /// Ids, starts of ids, or names.
+        #[arg(required = true)]
+        volumes: Vec<String>,
+    },
+}
+
+/// `amiable snapshot …`.
+#[derive(Debug, Subcommand)]
+pub enum SnapshotCommand {
+    /// Take a snapshot of a volume, in use or not: nothing is copied, and the guest waits for milliseconds.
+    Create {
+        /// Id, the start of an id, or name of the volume.
+        volume: String,
+        /// The snapshot's Name tag.
+        #[arg(long)]
+        name: Option<String>,
+        /// For people.
+        #[arg(long, default_value = "")]
+        description: String,
+    },
+    /// List the snapshots.
+    #[command(visible_alias = "list")]
+    Ls(OutputArgs),
+    /// Delete snapshots. Volumes and AMIs that were made from them stay.
+    Rm {
+        /// Ids, starts of ids, or names.
+        #[arg(required = true)]
+        snapshots: Vec<String>,
     },
 }
 

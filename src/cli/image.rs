@@ -2,22 +2,21 @@
 
 use std::io::{IsTerminal, Write};
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::time::Instant;
 
-use super::args::{ImageCommand, OutputArgs, OutputForm};
+use super::args::{ExportForm, ImageCommand, OutputArgs, OutputForm};
 use super::error::{CliError, exit};
 use super::output::{human_size, print_list, print_value, write_out};
-use super::{open_region, region_error};
+use super::{lifecycle, open_region, region_error};
 use crate::region::model::Image;
 use crate::region::{ImportRequest, Region};
-use crate::storage::image::size_of;
+use crate::storage::export::ExportFormat;
 use crate::storage::import::Format;
 use crate::storage::pull::catalogue::{self, IMAGES};
 use crate::storage::pull::{Checksum, Client, Remote};
 
 /// Run the command.
-pub fn run(command: ImageCommand) -> Result<(), CliError> {
+pub fn run(command: ImageCommand, emulate: bool, started: Instant) -> Result<(), CliError> {
     match command {
         ImageCommand::Import { file, name, format, root_device_name, replace } => {
             let format =
@@ -45,15 +44,31 @@ pub fn run(command: ImageCommand) -> Result<(), CliError> {
             let image = region.image(&image).map_err(|e| region_error(&e).next("amiable image ls"))?;
             print_value(&output, describe(&region, &image)?)
         }
+        ImageCommand::Create { from, name, no_reboot } => {
+            lifecycle::create_image(&from, &name, !no_reboot, emulate, started)
+        }
+        ImageCommand::Copy { image, name } => {
+            let mut region = open_region()?;
+            let image = region.image(&image).map_err(|e| region_error(&e).next("amiable image ls"))?;
+            let copy = region.copy_image(&image, &name).map_err(|e| region_error(&e))?;
+            write_out(&format!("{}\n", copy.image_id))
+        }
+        ImageCommand::Export { image, file, format } => {
+            let region = open_region()?;
+            let image = region.image(&image).map_err(|e| region_error(&e).next("amiable image ls"))?;
+            let format = match format {
+                ExportForm::Raw => ExportFormat::Raw,
+                ExportForm::Qcow2 => ExportFormat::Qcow2,
+                ExportForm::Vmdk => ExportFormat::Vmdk,
+            };
+            let sum = region.export_image(&image, &file, format).map_err(|e| region_error(&e))?;
+            // As sha256sum prints it, for sha256sum -c.
+            write_out(&format!("{sum}  {}\n", file.display()))
+        }
         ImageCommand::Rm { images } => {
             let mut region = open_region()?;
             for image in images {
-                let removed = region.remove_image(&image).map_err(|e| match e.code() {
-                    Some("ResourceInUse") => {
-                        region_error(&e).next("amiable ls, then amiable terminate what came from it")
-                    }
-                    _ => region_error(&e).next("amiable image ls"),
-                })?;
+                let removed = region.remove_image(&image).map_err(|e| region_error(&e).next("amiable image ls"))?;
                 write_out(&format!("{}\n", removed.image_id))?;
             }
             Ok(())
@@ -164,7 +179,7 @@ fn list(region: &Region, output: &OutputArgs) -> Result<(), CliError> {
 }
 
 fn stored(region: &Region, image: &Image) -> Option<u64> {
-    size_of(Path::new(&region.paths().image_disk(&image.image_id))).ok().map(|s| s.stored)
+    region.image_bytes(image)
 }
 
 fn describe(region: &Region, image: &Image) -> Result<serde_json::Value, CliError> {

@@ -72,16 +72,56 @@ fn settle(region: &mut Region, id: &str) -> Result<StateName, CliError> {
 pub fn start(keys: &[String], emulate: bool, started: Instant) -> Result<u8, CliError> {
     let progress = Progress::new();
     each(keys, |region, instance| {
-        let id = &instance.instance_id;
-        let of = types::find(&instance.instance_type)?;
-        let warnings = check_runnable(&of, &host_facts()).map_err(|e| region_error(&e.into()))?;
-        warnings.iter().for_each(|w| progress.warning(&w.message));
-        let way = launch::choose(emulate, region.paths())?;
-        let pending = region.start_instance(id, way.is_emulated()).map_err(|e| region_error(&e))?;
-        let mut observer = region.start_process(pending, &way, false, started).map_err(|e| region_error(&e))?;
-        run::wait_until_it_runs(&mut observer)?;
-        transition(id, (instance.state.name, StateName::Running))
+        start_one(region, instance, emulate, started, &progress)?;
+        transition(&instance.instance_id, (instance.state.name, StateName::Running))
     })
+}
+
+fn start_one(
+    region: &mut Region,
+    instance: &Instance,
+    emulate: bool,
+    started: Instant,
+    progress: &Progress,
+) -> Result<(), CliError> {
+    let id = &instance.instance_id;
+    let of = types::find(&instance.instance_type)?;
+    let warnings = check_runnable(&of, &host_facts()).map_err(|e| region_error(&e.into()))?;
+    warnings.iter().for_each(|w| progress.warning(&w.message));
+    // Where it ran before, it was asked to.
+    let way = launch::choose(emulate || instance.amiable.emulated, region.paths())?;
+    let pending = region.start_instance(id, way.is_emulated()).map_err(|e| region_error(&e))?;
+    let mut observer = region.start_process(pending, &way, false, started).map_err(|e| region_error(&e))?;
+    run::wait_until_it_runs(&mut observer)
+}
+
+/// `amiable image create`.
+pub fn create_image(key: &str, name: &str, reboot: bool, emulate: bool, started: Instant) -> Result<(), CliError> {
+    let mut region = open_region()?;
+    let instance = region.instance(key).map_err(|e| not_found(&e))?;
+    let id = &instance.instance_id;
+    let progress = Progress::new();
+    let runs = instance.state.name == StateName::Running;
+    if runs && reboot {
+        progress.note(&format!("{id} is stopped for it, and started again (--no-reboot leaves it running)"));
+        region.stop_instance(id, false).map_err(|e| region_error(&e))?;
+        settle(&mut region, id)?;
+    } else if runs && let Ok(mut observer) = connect(&region, &instance) {
+        // What the guest has not written yet is worth having; without it the image is what a power failure leaves.
+        let _ = observer.ask(Request::FetchLogs, Duration::from_secs(60));
+    }
+    let text = format!("Created by CreateImage({id})");
+    let made = region.create_snapshot(&instance.root_volume_id, &text, Vec::new()).and_then(|snapshot| {
+        let image = region.register_image(&snapshot, &instance, name);
+        if image.is_err() {
+            let _ = region.delete_snapshot(&snapshot.snapshot_id);
+        }
+        image
+    });
+    let restarted =
+        if runs && reboot { start_one(&mut region, &instance, emulate, started, &progress) } else { Ok(()) };
+    write_out(&format!("{}\n", made.map_err(|e| region_error(&e))?.image_id))?;
+    restarted
 }
 
 /// `amiable reboot`.

@@ -22,6 +22,7 @@ mod ssh;
 mod terminal;
 mod types;
 mod user_data;
+mod volumes;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -63,7 +64,7 @@ fn dispatch(cli: Cli, started: Instant) -> Result<u8, CliError> {
         Command::Test(args) => return run::test(args, emulate, started),
         Command::Doctor => return doctor::run(),
         Command::Lint(args) => user_data::run(&args)?,
-        Command::Image(command) => image::run(command)?,
+        Command::Image(command) => image::run(command, emulate, started)?,
         Command::Type(command) => types::run(command)?,
         Command::Ls(output) => instances::list(&output)?,
         Command::Describe { instance, output } => instances::describe(&instance, &output)?,
@@ -72,6 +73,9 @@ fn dispatch(cli: Cli, started: Instant) -> Result<u8, CliError> {
         Command::Ssh { target, identity, command } => ssh::ssh(&target, identity.as_deref(), &command, false)?,
         Command::Exec { target, identity, command } => ssh::ssh(&target, identity.as_deref(), &command, true)?,
         Command::Cp { from, to, identity, recursive } => ssh::cp(&from, &to, identity.as_deref(), recursive)?,
+        Command::Volume(command) => volumes::volume(command)?,
+        Command::Snapshot(command) => volumes::snapshot(command)?,
+        Command::Prune => volumes::prune()?,
         Command::Key(command) => keys::run(command)?,
         Command::Logs { instance } => lifecycle::logs(&instance)?,
         Command::ImdsLog { instance, json } => instances::imds_log(&instance, json)?,
@@ -84,6 +88,9 @@ fn dispatch(cli: Cli, started: Instant) -> Result<u8, CliError> {
         Command::Completions { shell } => generate::completions(shell)?,
         Command::Man { directory } => generate::man(&directory)?,
         Command::Emulate(command) => emulate::run(command)?,
+        Command::Hold => {
+            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        }
         Command::EmulateKeeper { settings } => return Ok(keeper::main(&settings)),
         Command::InstanceProcess { specification: Some(specification) } => instance_process(&specification)?,
         Command::InstanceProcess { specification: None } => return Ok(crate::region::process::main()),

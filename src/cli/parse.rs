@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::args::PUBLISH_ADDRESS;
+use crate::region::VolumeRequest;
 
 /// A port of the guest on this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +80,12 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 pub fn key_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
     Ok((key.to_owned(), value.to_owned()))
+}
+
+/// `10G` or `10G:/dev/sdf`.
+pub fn volume(text: &str) -> Result<VolumeRequest, String> {
+    let (bytes, device) = text.split_once(':').map_or((text, None), |(bytes, device)| (bytes, Some(device)));
+    Ok(VolumeRequest { size: size(bytes)?, device: device.map(str::to_owned) })
 }
 
 /// A path; `file://` and `fileb://` before it are AWS habits and mean the same.

@@ -213,6 +213,7 @@ fn request(
         tags,
         private_ip: manner.private_ip,
         root_size: args.root_size,
+        volumes: args.volume.clone(),
         shutdown_behavior: manner.shutdown_behavior,
         termination_protection: false,
         emulated: way.is_emulated(),

@@ -5,12 +5,12 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::running::StartError;
+use super::running::{OpenDisk, StartError};
 use super::spec::BootSpec;
 use crate::boot::SharedDisk;
 use crate::boot::cache::KernelCache;
 use crate::boot::plan::{BootPlan, InitrdPolicy, prepare};
-use crate::storage::{RawImage, Volume};
+use crate::storage::LiveVolume;
 use crate::vmm::config::{Initrd, Kernel};
 
 /// What is booted.
@@ -26,7 +26,7 @@ pub(super) struct BootFiles {
 const MAX_KERNEL: u64 = 256 << 20;
 
 /// The files for the next boot. The image's plan holds for the first only: after that the volume's own files count.
-pub(super) fn find(spec: &BootSpec, root: &Arc<Volume>, first: bool) -> Result<BootFiles, StartError> {
+pub(super) fn find(spec: &BootSpec, root: &Arc<LiveVolume>, first: bool) -> Result<BootFiles, StartError> {
     let append = spec.append.as_deref().unwrap_or_default();
     if let Some(kernel) = &spec.kernel {
         return Ok(BootFiles {
@@ -51,7 +51,7 @@ pub(super) fn find(spec: &BootSpec, root: &Arc<Volume>, first: bool) -> Result<B
 
 fn from_image(
     spec: &BootSpec,
-    root: &Arc<Volume>,
+    root: &Arc<LiveVolume>,
     first: bool,
 ) -> Result<(BootPlan, Kernel, Option<Initrd>), StartError> {
     if let (true, Some(plan), Some(ready)) = (first, &spec.plan, &spec.ready) {
@@ -73,8 +73,8 @@ fn from_image(
     Ok((plan, kernel, initrd))
 }
 
-/// The image's plan and its unpacked files, for a machine that can't reach the cache.
-pub(super) fn paths(spec: &BootSpec, image: &Path) -> Result<(BootPlan, PathBuf, Option<PathBuf>), StartError> {
+/// The plan and its unpacked files, for a machine that can't reach the cache: the image's plan, or that of the `volume` as it is.
+pub(super) fn paths(spec: &BootSpec, volume: &OpenDisk) -> Result<(BootPlan, PathBuf, Option<PathBuf>), StartError> {
     let cache = KernelCache::open(&spec.cache)?;
     let files = |plan: &BootPlan| {
         let path = |key: &str| cache.path(key).filter(|p| p.is_file());
@@ -89,7 +89,7 @@ pub(super) fn paths(spec: &BootSpec, image: &Path) -> Result<(BootPlan, PathBuf,
         return Ok(found);
     }
     let policy = if spec.keep_initrd { InitrdPolicy::Always } else { InitrdPolicy::Auto };
-    let disk: SharedDisk = Arc::new(RawImage::open(image)?);
+    let disk = volume()?;
     let plan = prepare(&disk, &cache, policy, None)?;
     files(&plan).ok_or_else(|| "the kernel vanished from the cache".into())
 }

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::event::Control;
+use super::event::{Control, VolumeChange};
 use super::session::Mark;
 use super::spec::PortForward;
 use super::verdict::Verdict;
@@ -63,6 +63,11 @@ pub enum Message {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "kebab-case")]
 pub enum Request {
+    /// Change something about a volume.
+    Volume {
+        /// What.
+        change: VolumeChange,
+    },
     /// Have the guest's kernel write its dirty pages, and copy cloud-init's logs from the volume into the records.
     FetchLogs,
 }

@@ -1,19 +1,19 @@
 //! An instance inside the emulated host, seen from outside as any other.
 //!
-//! Only the instance's process moves, into the one emulated host that the region has for all of them: region, images, volumes and records stay on this machine. The volume's files, the
-//! image and the unpacked kernel go in as drives; the specification goes in as a file with those paths replaced; events
+//! Only the instance's process moves, into the one emulated host that the region has for all of them: region, images, volumes and
+//! records stay on this machine. The volumes' files, the image and the unpacked kernel go in as drives; the specification goes in as a file with those paths replaced; events
 //! come out on the inner process's standard output, and orders go in on its standard input (see
 //! [`running::serve`](super::running::serve)).
 
 use std::fmt;
-use std::fs;
 use std::io::{self, BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-use super::event::{Event, Seen, read_events, write_line};
+use super::emulated_volumes::{Plugs, plug};
+use super::event::{Control, Event, Seen, read_events, write_line};
 use super::running::{OpenDisk, Running, StartError};
 use super::session::Session;
 use super::spec::{InstanceSpec, PortForward, ReadyFiles};
@@ -21,7 +21,7 @@ use super::{bootfiles, services};
 use crate::boot::SharedDisk;
 use crate::emulate::kernel::{KERNEL_VARIABLE, NotFound, Search};
 use crate::emulate::{Cache, Drive, Forward, Kernel, Protocol, Settings, SharedCommand, SharedHost};
-use crate::storage::{OpenMode, RawImage, Volume, VolumePaths};
+use crate::storage::OpenMode;
 
 /// What the emulated host is made of, found before anything is launched.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
@@ -55,26 +55,37 @@ const GRACE: Duration = Duration::from_secs(60);
 const OUTER_DNS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(10, 0, 2, 3)), 53);
 const OUTER_LOOPBACK: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 
-/// Start an instance in the region's emulated host, which is started if it is not up. What happens is recorded in `records`; times count from `started`.
+/// Start an instance in the region's emulated host, which is started if it is not up. What happens is recorded in `records`; times
+/// count from `started`.
 pub fn start(tools: &Tools, spec: &InstanceSpec, records: &Path, started: Instant) -> Result<Running, StartError> {
-    let host = SharedHost::open(Settings::new(&tools.state, tools.kernel.clone()))?;
+    let host = Arc::new(SharedHost::open(Settings::new(&tools.state, tools.kernel.clone()))?);
     let (command, forwards) = command(&host, spec)?;
     let mut inner = command.start()?;
     let (sender, seen) = mpsc::channel::<Seen>();
     let stdin = Arc::new(Mutex::new(inner.stdin.take()));
-    let orders = Arc::new(move |control| {
+    let tell = move |event| sender.send(Seen { at: Instant::now(), event }).is_ok();
+    let plugs = Arc::new(Plugs::default());
+    let write = move |control: Control| {
         if let Ok(mut stdin) = stdin.lock()
             && let Some(pipe) = stdin.as_mut()
             && write_line(pipe, &control).is_err()
         {
             *stdin = None;
         }
+    };
+    let (plug_in, answer) = (plugs.clone(), tell.clone());
+    let orders = Arc::new(move |control| match control {
+        Control::Volume { id, change } => {
+            let answer = answer.clone();
+            plug_in.change(&host, id, change, write.clone(), move |event| {
+                // An owner that is gone hears nothing any more.
+                let _ = answer(event);
+            });
+        }
+        control => write(control),
     });
     let session = Session::new(seen, orders, records, started)?;
-    let tell = move |event| sender.send(Seen { at: Instant::now(), event }).is_ok();
-    for forward in forwards {
-        tell(Event::Warning { text: forward });
-    }
+    tell(Event::Published { forwards });
     let stdout = inner.stdout.take().ok_or("the emulated host has no standard output")?;
     let stderr = inner.stderr.take().ok_or("the emulated host has no standard error")?;
     let warn = tell.clone();
@@ -86,7 +97,11 @@ pub fn start(tools: &Tools, spec: &InstanceSpec, records: &Path, started: Instan
         let mut ended = false;
         let read = read_events(stdout, |event| {
             ended |= matches!(event, Event::Ended { .. });
-            tell(event)
+            if let Event::Answer { id, error } = &event {
+                plugs.answered(*id, error.is_none());
+            }
+            // Its ports are the emulated host's own; what leads to them is known here.
+            matches!(event, Event::Published { .. }) || tell(event)
         });
         let status = inner.wait(None);
         if !ended {
@@ -103,8 +118,8 @@ pub fn start(tools: &Tools, spec: &InstanceSpec, records: &Path, started: Instan
     Ok(Running::new(session, look(spec), thread))
 }
 
-/// An instance's process in the emulated host, and remarks on published ports.
-fn command(host: &SharedHost, spec: &InstanceSpec) -> Result<(SharedCommand, Vec<String>), StartError> {
+/// An instance's process in the emulated host, and its published ports.
+fn command(host: &SharedHost, spec: &InstanceSpec) -> Result<(SharedCommand, Vec<PortForward>), StartError> {
     let ports = u16::try_from(spec.network.forwards.len()).map_err(|_| "more published ports than there are")?;
     let mut command = host.command(["instance-process"], ports)?.grace(GRACE);
     let most = u64::from(command.host_memory_mib()).saturating_sub(HOST_MEMORY_MIB);
@@ -114,17 +129,17 @@ fn command(host: &SharedHost, spec: &InstanceSpec) -> Result<(SharedCommand, Vec
     }
     let folder = command.folder();
     let mut inner = spec.clone();
+    for volume in std::iter::once(&mut inner.root).chain(&mut inner.volumes) {
+        plug(&mut command, volume);
+    }
     let mut drive = |path: &Path, read_only: bool| {
         let cache = if spec.root.throw_away { Cache::Unsafe } else { Cache::Writeback };
         command.drive(Drive { path: path.to_owned(), read_only, cache })
     };
-    inner.root.data = drive(&spec.root.data, false);
-    inner.root.map = drive(&spec.root.map, false);
-    inner.root.base = drive(&spec.root.base, true);
     if let Some(kernel) = &spec.boot.kernel {
         inner.boot.kernel = Some(drive(kernel, true));
     } else {
-        let (plan, kernel, initrd) = bootfiles::paths(&spec.boot, &spec.root.base)?;
+        let (plan, kernel, initrd) = bootfiles::paths(&spec.boot, &*look(spec))?;
         let ready =
             ReadyFiles { kernel: drive(&kernel, true), initrd: initrd.as_deref().map(|path| drive(path, true)) };
         inner.boot.plan = Some(plan);
@@ -133,8 +148,6 @@ fn command(host: &SharedHost, spec: &InstanceSpec) -> Result<(SharedCommand, Vec
     if let Some(initrd) = &spec.boot.initrd {
         inner.boot.initrd = Some(drive(initrd, true));
     }
-    // Inside, a flush must reach the drive, or it is lost when the emulated host ends. What a drive's flush costs is `cache`.
-    inner.root.throw_away = false;
     inner.boot.cache = folder.join("boot");
     inner.identity_keys = folder.join("identity");
     inner.network.upstreams = vec![OUTER_DNS];
@@ -142,11 +155,11 @@ fn command(host: &SharedHost, spec: &InstanceSpec) -> Result<(SharedCommand, Vec
 
     let keys = services::identity_keys(&spec.identity_keys)?.to_pem()?;
     command.file(format!("identity/{}", services::KEYS_FILE), 0o600, keys.to_string().into_bytes());
-    let mut remarks = Vec::new();
+    let mut published = Vec::new();
     inner.network.forwards.clear();
     for (port, wanted) in command.ports().to_vec().into_iter().zip(&spec.network.forwards) {
-        let (outer, remark) = outer_port(wanted)?;
-        remarks.extend(remark);
+        let outer = outer_port(wanted)?;
+        published.push(PortForward { host: outer.into(), ..*wanted });
         let protocol = if wanted.udp { Protocol::Udp } else { Protocol::Tcp };
         command.forward(Forward { protocol, host: outer, port });
         let here = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
@@ -154,11 +167,11 @@ fn command(host: &SharedHost, spec: &InstanceSpec) -> Result<(SharedCommand, Vec
     }
     let specification = command.file("instance.json", 0o600, serde_json::to_vec(&inner)?);
     command.arg(specification.to_string_lossy());
-    Ok((command, remarks))
+    Ok((command, published))
 }
 
 /// Where QEMU shall listen for a published port. It can't tell which port it took, so a free one is found for it.
-fn outer_port(wanted: &PortForward) -> Result<(SocketAddrV4, Option<String>), StartError> {
+fn outer_port(wanted: &PortForward) -> Result<SocketAddrV4, StartError> {
     let SocketAddr::V4(address) = wanted.host else {
         return Err(format!("{}: the emulated host publishes ports on IPv4 addresses only", wanted.host).into());
     };
@@ -169,20 +182,15 @@ fn outer_port(wanted: &PortForward) -> Result<(SocketAddrV4, Option<String>), St
     };
     let port =
         found.map_err(|e| format!("can't listen on {address} for the guest's port {}: {e}", wanted.guest_port))?.port();
-    let chosen = SocketAddrV4::new(*address.ip(), port);
-    let remark = (address.port() == 0).then(|| format!("{chosen} leads to the guest's port {}", wanted.guest_port));
-    Ok((chosen, remark))
+    Ok(SocketAddrV4::new(*address.ip(), port))
 }
 
 /// Looks at the volume's files from outside, while or after they are written inside.
 fn look(spec: &InstanceSpec) -> Arc<OpenDisk> {
     let root = spec.root.clone();
     Arc::new(move || {
-        let base = Arc::new(RawImage::open(&root.base).map_err(io::Error::other)?);
-        let paths = VolumePaths { data: root.data.clone(), map: root.map.clone() };
-        // Both must be there; that they are being written is in the nature of a look.
-        fs::metadata(&paths.map)?;
-        let volume = Volume::open(&paths, Some(base), OpenMode::ReadOnly).map_err(io::Error::other)?;
+        // That it is being written is in the nature of a look.
+        let volume = root.chain.open_volume(&root.top, OpenMode::ReadOnly).map_err(io::Error::other)?;
         Ok(Arc::new(volume) as SharedDisk)
     })
 }

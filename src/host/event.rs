@@ -10,9 +10,10 @@ use std::time::Instant;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::spec::PortForward;
+use super::spec::{PortForward, VolumeSpec};
 use super::stage::Stage;
 use crate::imds::LogEntry;
+use crate::storage::VolumePaths;
 
 /// Something that happened.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -50,6 +51,13 @@ pub enum Event {
     Vcpus {
         /// A line per vCPU.
         lines: Vec<String>,
+    },
+    /// The answer to a [`Control::Volume`].
+    Answer {
+        /// Of the order.
+        id: u64,
+        /// Why not, if not.
+        error: Option<String>,
     },
     /// The last event: the instance does not run any more.
     Ended {
@@ -100,11 +108,52 @@ pub enum Control {
     },
     /// Ask the guest's kernel to write its dirty pages, by the magic SysRq key on the serial line.
     Sync,
+    /// Change something about a volume; answered by [`Event::Answer`].
+    Volume {
+        /// To know the answer by.
+        id: u64,
+        /// What.
+        change: VolumeChange,
+    },
     /// Tell what the vCPUs do.
     Describe,
     /// Look whether the console has a part of a line to show.
     #[serde(skip)]
     Remind,
+}
+
+/// A change to the volumes of a running instance.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "change", rename_all = "kebab-case")]
+pub enum VolumeChange {
+    /// Plug a volume in.
+    Attach {
+        /// The volume; its slot is free.
+        volume: VolumeSpec,
+    },
+    /// Have the guest let go of a volume, and unplug it.
+    Detach {
+        /// Which.
+        volume_id: String,
+        /// Do not wait for the guest.
+        force: bool,
+    },
+    /// Make a volume larger.
+    Grow {
+        /// Which.
+        volume_id: String,
+        /// To this many bytes.
+        size: u64,
+    },
+    /// Freeze what a volume holds, and go on in a new layer.
+    Snapshot {
+        /// Which.
+        volume_id: String,
+        /// The new layer.
+        above: VolumePaths,
+        /// The volume's size in bytes.
+        size: u64,
+    },
 }
 
 /// An event and when it was seen, by this process's clock.

@@ -12,21 +12,16 @@ use std::time::{Duration, Instant};
 
 use super::event::{Control, End, Event};
 use super::services::{self, Services};
-use super::spec::InstanceSpec;
+use super::spec::{InstanceSpec, NIC_SLOT};
 use super::stage::Stage;
+use super::volumes::Volumes;
 use super::{bootfiles, running::StartError};
-use crate::storage::Volume;
 use crate::vmm::backend::ConsoleSink;
-use crate::vmm::config::{CpuTopology, MachineConfig, NicConfig, SmbiosIdentity, VolumeConfig, VolumeIdentity};
+use crate::vmm::config::{CpuTopology, MachineConfig, NicConfig, SmbiosIdentity};
 use crate::vmm::machine::{Exit, Machine, MachineHandle};
 
 /// Tells the owner.
 pub type Tell = Arc<dyn Fn(Event) + Send + Sync>;
-
-/// The root volume's slot: in front of the NIC's, as on Nitro.
-const ROOT_SLOT: u8 = 4;
-/// The first NIC's slot: `ens5`.
-const NIC_SLOT: u8 = 5;
 
 /// A guest that triple-faults is restarted, as on EC2; one that does nothing else is given up after so many
 /// in a row, none of which lived longer than [`SHORT_LIFE`].
@@ -34,20 +29,23 @@ const MOST_TRIPLE_FAULTS: u32 = 3;
 const SHORT_LIFE: Duration = Duration::from_secs(10);
 
 /// Run an instance to its end. `orders` is the way back to `controls`, for the console's own reminders.
-pub fn run(spec: &InstanceSpec, root: Arc<Volume>, tell: Tell, orders: Sender<Control>, controls: Receiver<Control>) {
+pub fn run(spec: &InstanceSpec, volumes: Volumes, tell: Tell, orders: Sender<Control>, controls: Receiver<Control>) {
+    let volumes = Arc::new(volumes);
     let console = Console::new(tell.clone(), orders);
     let present = Arc::new(Mutex::new(Present::default()));
     let obeying = {
-        let (present, console, tell) = (present.clone(), console.clone(), tell.clone());
-        std::thread::Builder::new().name("orders".into()).spawn(move || obey(&controls, &present, &console, &tell))
+        let (present, console, tell, volumes) = (present.clone(), console.clone(), tell.clone(), volumes.clone());
+        std::thread::Builder::new()
+            .name("orders".into())
+            .spawn(move || obey(&controls, &present, &console, &volumes, &tell))
     };
     let end = match obeying {
         Err(error) => failed(&error),
-        Ok(_) => boots(spec, &root, &tell, &console, &present).unwrap_or_else(|error| failed(&*error)),
+        Ok(_) => boots(spec, &volumes, &tell, &console, &present).unwrap_or_else(|error| failed(&*error)),
     };
     console.flush();
-    if let Err(error) = root.close() {
-        tell(Event::Warning { text: format!("the root volume's last writes may be lost: {error}") });
+    for text in volumes.close() {
+        tell(Event::Warning { text });
     }
     tell(Event::Ended { end });
 }
@@ -66,7 +64,7 @@ pub(super) fn failed(error: &(dyn Error + 'static)) -> End {
 /// Boot the guest again and again, until it powers off or something else ends it.
 fn boots(
     spec: &InstanceSpec,
-    root: &Arc<Volume>,
+    volumes: &Arc<Volumes>,
     tell: &Tell,
     console: &Console,
     present: &Arc<Mutex<Present>>,
@@ -75,7 +73,7 @@ fn boots(
     let mut first = true;
     let mut triple_faults = 0;
     loop {
-        let exit = match boot(spec, root, &services, tell, console, present, first)? {
+        let exit = match boot(spec, volumes, &services, tell, console, present, first)? {
             None => return Ok(End::Stopped),
             Some((exit, lived)) => {
                 triple_faults = if exit == Exit::TripleFault && lived < SHORT_LIFE { triple_faults + 1 } else { 0 };
@@ -110,14 +108,14 @@ fn boots(
 /// Build a machine and run it once. `None` if it was stopped before it started.
 fn boot(
     spec: &InstanceSpec,
-    root: &Arc<Volume>,
+    volumes: &Arc<Volumes>,
     services: &Services,
     tell: &Tell,
     console: &Console,
     present: &Arc<Mutex<Present>>,
     first: bool,
 ) -> Result<Option<(Exit, Duration)>, StartError> {
-    let files = bootfiles::find(&spec.boot, root, first)?;
+    let files = bootfiles::find(&spec.boot, &volumes.root(), first)?;
     let network = services.network(spec)?;
     let machine = Machine::new(MachineConfig {
         memory: spec.memory_mib << 20,
@@ -131,14 +129,7 @@ fn boot(
             board_asset_tag: spec.metadata.instance_id.clone(),
         },
         console: Box::new(console.clone()),
-        volumes: vec![VolumeConfig {
-            slot: ROOT_SLOT,
-            identity: VolumeIdentity::Ebs {
-                volume_id: spec.root.volume_id.clone(),
-                device_name: spec.root.device_name.trim_start_matches("/dev/").to_owned(),
-            },
-            backend: root.clone(),
-        }],
+        volumes: volumes.configs(),
         nics: vec![NicConfig { slot: NIC_SLOT, mac: spec.network.mac, mtu: services::MTU, backend: Box::new(network) }],
     })?;
     {
@@ -146,7 +137,9 @@ fn boot(
         if present.stopped {
             return Ok(None);
         }
-        present.machine = Some(machine.handle());
+        let handle = machine.handle();
+        volumes.follow(&handle);
+        present.machine = Some(handle);
     }
     tell(Event::Stage { stage: Stage::Prepared, detail: Some(files.description) });
     let started = Instant::now();
@@ -170,7 +163,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Pass orders on to the machine until it is stopped.
-fn obey(controls: &Receiver<Control>, present: &Mutex<Present>, console: &Console, tell: &Tell) {
+fn obey(
+    controls: &Receiver<Control>,
+    present: &Mutex<Present>,
+    console: &Console,
+    volumes: &Arc<Volumes>,
+    tell: &Tell,
+) {
     loop {
         let control = match console.waits() {
             // Part of a line stands in the buffer: a prompt, if nothing follows soon.
@@ -207,6 +206,7 @@ fn obey(controls: &Receiver<Control>, present: &Mutex<Present>, console: &Consol
                 machine.serial_input(&data);
             }
             (Control::Sync, Some(machine)) => machine.serial_sysrq(b's'),
+            (Control::Volume { id, change }, machine) => volumes.change(id, change, machine.clone(), tell),
             (Control::Describe, Some(machine)) => {
                 tell(Event::Vcpus { lines: machine.describe_vcpus(ANSWER) });
             }

@@ -9,6 +9,7 @@
 //! The one who launched the instance is the first peer, over a socket that was handed down; it follows from the start, so
 //! nothing is missed. Whether the instance may live on without it is the launch's choice.
 
+use std::collections::HashMap;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -108,6 +109,8 @@ pub fn run(launch: Launch, keep: &mut dyn FnMut(&Update, Option<&Outcome>)) -> O
         records: launch.records.clone(),
         greeting,
         peers,
+        asking: HashMap::new(),
+        questions: 0,
         fetching: Vec::new(),
         fetch_until: None,
         synced: false,
@@ -174,6 +177,9 @@ struct Process {
     records: PathBuf,
     greeting: Greeting,
     peers: Peers<Inbox>,
+    /// Who waits for the answer to which question to the instance.
+    asking: HashMap<u64, (PeerId, u64)>,
+    questions: u64,
     /// Who waits for the guest's logs.
     fetching: Vec<(PeerId, u64)>,
     fetch_until: Option<Instant>,
@@ -226,6 +232,12 @@ impl Process {
         disk: &OpenDisk,
         keep: &mut dyn FnMut(&Update, Option<&Outcome>),
     ) {
+        if let Update::Answer(Answer { id, error }) = update {
+            if let Some((peer, id)) = self.asking.remove(id) {
+                self.peers.tell(peer, &Update::Answer(Answer { id, error: error.clone() }));
+            }
+            return;
+        }
         match update {
             Update::Stage(mark) => {
                 self.greeting.marks.push(mark.clone());
@@ -312,6 +324,12 @@ impl Process {
             }
             Said::Message(Message::Detach) if peer == OWNER => self.bound_to_owner = false,
             Said::Message(Message::Detach) => {}
+            Said::Message(Message::Ask { id, request: Request::Volume { change } }) => {
+                // Numbered anew: two peers may use the same number.
+                self.questions += 1;
+                self.asking.insert(self.questions, (peer, id));
+                orders(Control::Volume { id: self.questions, change });
+            }
             Said::Message(Message::Ask { id, request: Request::FetchLogs }) => {
                 self.fetching.push((peer, id));
                 self.fetch_until = Some(Instant::now() + SYNC * self.patience);

@@ -12,8 +12,8 @@ use super::event::{Control, Event, Seen};
 use super::instance;
 use super::session::Session;
 use super::spec::InstanceSpec;
+use super::volumes::Volumes;
 use crate::boot::SharedDisk;
-use crate::storage::{OpenMode, RawImage, Volume, VolumePaths};
 
 /// Opens the root volume for a look, as the guest has left it so far.
 pub type OpenDisk = dyn Fn() -> io::Result<SharedDisk> + Send + Sync;
@@ -53,26 +53,18 @@ impl std::fmt::Debug for Running {
 /// Why an instance could not be started.
 pub type StartError = Box<dyn Error + Send + Sync>;
 
-/// Open an instance's root volume, alone.
-pub(super) fn open_root(spec: &InstanceSpec) -> Result<Arc<Volume>, StartError> {
-    let base = Arc::new(RawImage::open(&spec.root.base)?);
-    let paths = VolumePaths { data: spec.root.data.clone(), map: spec.root.map.clone() };
-    let mode = if spec.root.throw_away { OpenMode::ThrowAway } else { OpenMode::ReadWrite };
-    Ok(Arc::new(Volume::open(&paths, Some(base), mode)?))
-}
-
 /// Start an instance on threads of this process. What happens is recorded in `records`; times count from `started`.
 pub fn start(spec: InstanceSpec, records: &Path, started: Instant) -> Result<Running, StartError> {
-    let root = open_root(&spec)?;
+    let volumes = Volumes::open(&spec)?;
     let (events, seen) = mpsc::channel();
     let (orders, controls) = mpsc::channel();
     let send = orders.clone();
     let session = Session::new(seen, Arc::new(move |control| drop(send.send(control))), records, started)?;
-    let volume = root.clone();
-    let disk: Arc<OpenDisk> = Arc::new(move || Ok(volume.clone() as SharedDisk));
+    let root = volumes.root();
+    let disk: Arc<OpenDisk> = Arc::new(move || Ok(root.clone() as SharedDisk));
     let thread = std::thread::Builder::new().name("instance".into()).spawn(move || {
         let tell = move |event| drop(events.send(Seen { at: Instant::now(), event }));
-        instance::run(&spec, root, Arc::new(tell), orders, controls);
+        instance::run(&spec, volumes, Arc::new(tell), orders, controls);
     })?;
     Ok(Running::new(session, disk, thread))
 }
@@ -98,8 +90,8 @@ pub fn serve(
         // The owner is gone: so is the instance.
         let _ = send.send(Control::Stop);
     })?;
-    match open_root(spec) {
-        Ok(root) => instance::run(spec, root, tell, orders, controls),
+    match Volumes::open(spec) {
+        Ok(volumes) => instance::run(spec, volumes, tell, orders, controls),
         Err(error) => tell(Event::Ended { end: instance::failed(&*error) }),
     }
     Ok(())

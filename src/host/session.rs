@@ -147,6 +147,7 @@ impl Session {
                 self.mark(Stage::Imds, Some(first), seen.at);
                 self.ready.push_back(Update::Imds(entry));
             }
+            Event::Answer { id, error } => self.ready.push_back(Update::Answer(Answer { id, error })),
             Event::Published { forwards } => self.ready.push_back(Update::Published(forwards)),
             Event::Warning { text } => self.ready.push_back(Update::Warning(text)),
             Event::Vcpus { lines } => self.ready.push_back(Update::Vcpus(lines)),

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::boot::plan::BootPlan;
 use crate::imds::Metadata;
+use crate::storage::{Chain, VolumePaths};
 
 /// One instance.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -23,7 +24,10 @@ pub struct InstanceSpec {
     /// SMBIOS UUID and serial number.
     pub uuid: String,
     /// The root volume.
-    pub root: RootVolume,
+    pub root: VolumeSpec,
+    /// The other volumes.
+    #[serde(default)]
+    pub volumes: Vec<VolumeSpec>,
     /// What is booted.
     pub boot: BootSpec,
     /// The network interface and what is behind it.
@@ -34,22 +38,29 @@ pub struct InstanceSpec {
     pub identity_keys: PathBuf,
 }
 
-/// A volume over an image.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct RootVolume {
+/// A volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeSpec {
     /// `vol-…`
     pub volume_id: String,
-    /// The name in the block device mapping: `/dev/xvda`.
+    /// The name in the block device mapping: `/dev/xvda`, `/dev/sdf`.
     pub device_name: String,
-    /// The layer's blocks.
-    pub data: PathBuf,
-    /// The layer's map.
-    pub map: PathBuf,
-    /// The image's blocks.
-    pub base: PathBuf,
+    /// The PCI slot.
+    pub slot: u8,
+    /// What it lies over.
+    pub chain: Chain,
+    /// Its own layer.
+    pub top: VolumePaths,
     /// Whether flushes may do nothing.
     pub throw_away: bool,
 }
+
+/// The root volume's slot: in front of the NIC's, as on Nitro.
+pub const ROOT_SLOT: u8 = 4;
+/// The first NIC's slot: `ens5`.
+pub const NIC_SLOT: u8 = 5;
+/// Where volumes beside the root volume go. Slot 2 has the entropy device.
+pub const VOLUME_SLOTS: std::ops::RangeInclusive<u8> = 6..=31;
 
 /// What is booted.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

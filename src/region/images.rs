@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::error::RegionError;
+use super::images_made::put_image;
 use super::model::{Image, ImageFacts};
+use super::volumes::forget;
 use super::{Region, now};
 use crate::boot::SharedDisk;
 use crate::boot::cache::KernelCache;
@@ -52,28 +54,33 @@ impl Region {
                 )
                 .into());
             }
-            self.check_unused(existing)?;
         }
         let image_id = IdKind::Image.generate();
         let disk = self.paths.image_disk(&image_id);
         let folder = disk.parent().unwrap_or(&disk).to_owned();
         let made = self.import_into(request, &image_id, &disk, progress).and_then(|image| {
-            self.store.transaction(|tables| {
-                if let Some(existing) = &existing {
-                    tables.remove_image(&existing.image_id)?;
-                }
-                tables.put_image(&image.image_id, &image.name, &image).map_err(RegionError::from)
-            })?;
-            Ok(image)
+            self.store
+                .transaction(|tables| {
+                    let mut unneeded = Vec::new();
+                    if let Some(existing) = &existing {
+                        tables.remove_image(&existing.image_id)?;
+                        unneeded = forget(tables, &existing.image_id)?;
+                    }
+                    put_image(tables, &image)?;
+                    Ok::<_, RegionError>(unneeded)
+                })
+                .map(|unneeded| (image, unneeded))
         });
-        match (&made, existing) {
-            (Ok(_), Some(existing)) => self.remove_image_files(&existing.image_id)?,
-            (Err(_), _) => {
-                let _ = fs::remove_dir_all(&folder);
+        match made {
+            Ok((image, unneeded)) => {
+                self.remove_files(&unneeded)?;
+                Ok(image)
             }
-            _ => {}
+            Err(error) => {
+                let _ = fs::remove_dir_all(&folder);
+                Err(error)
+            }
         }
-        made
     }
 
     fn import_into(
@@ -107,6 +114,7 @@ impl Region {
                 size_in_bytes: imported.size,
                 source: request.source.map_or_else(|| request.file.display().to_string(), str::to_owned),
                 source_format: imported.source_format.to_string(),
+                layers: None,
                 digest: imported.digest,
                 boot,
             },
@@ -136,35 +144,7 @@ impl Region {
         Ok(found.swap_remove(0))
     }
 
-    /// Delete an AMI.
-    ///
-    /// # Errors
-    /// `InvalidAMIID.NotFound`; `ResourceInUse` while a volume lies over it.
-    pub fn remove_image(&mut self, key: &str) -> Result<Image, RegionError> {
-        let image = self.image(key)?;
-        self.check_unused(&image)?;
-        self.store.tables().remove_image(&image.image_id)?;
-        self.remove_image_files(&image.image_id)?;
-        Ok(image)
-    }
-
-    /// An AMI's blocks are under the volumes of its instances, so it must outlive them.
-    fn check_unused(&self, image: &Image) -> Result<(), RegionError> {
-        match self.store.tables().instances_of_image(&image.image_id)? {
-            0 => Ok(()),
-            n => Err(Ec2Error::new(
-                "ResourceInUse",
-                format!(
-                    "The image {} is under {n} volume{} of instances",
-                    image.image_id,
-                    if n == 1 { "" } else { "s" }
-                ),
-            )
-            .into()),
-        }
-    }
-
-    fn remove_image_files(&self, image_id: &str) -> Result<(), RegionError> {
+    pub(super) fn remove_image_files(&self, image_id: &str) -> Result<(), RegionError> {
         let disk = self.paths.image_disk(image_id);
         let folder = disk.parent().unwrap_or(&disk);
         match fs::remove_dir_all(folder) {
@@ -177,7 +157,7 @@ impl Region {
 }
 
 /// EC2's rule for names of AMIs: 3 to 128 characters of letters, digits and some signs.
-fn check_name(name: &str) -> Result<(), Ec2Error> {
+pub(super) fn check_name(name: &str) -> Result<(), Ec2Error> {
     let fits = (3..=128).contains(&name.len())
         && name.chars().all(|c| c.is_ascii_alphanumeric() || "()[] ./-'@_".contains(c))
         && !IdKind::Image.matches(name);

@@ -5,10 +5,10 @@ use std::net::Ipv4Addr;
 use super::Region;
 use super::error::RegionError;
 use super::lock;
-use super::model::{Instance, StateName, StateReason, Volume};
+use super::model::{Instance, StateName, StateReason};
 use super::store::{InstanceRow, Tables};
+use super::volumes::{forget, put_volume, release, volumes_of};
 use crate::ec2::Ec2Error;
-use crate::storage::VolumePaths;
 
 impl Instance {
     /// Its private address.
@@ -65,16 +65,21 @@ impl Region {
     /// Make the record say `terminated` and delete the instance's volumes and records. One that is terminated already only
     /// loses what is left of it.
     pub(super) fn delete_instance(&mut self, instance_id: &str, reason: StateReason) -> Result<Instance, RegionError> {
-        let volumes: Vec<Volume> = self.store.tables().volumes_of(instance_id)?;
-        // The files first: if this is cut short, the record still says what is to be deleted.
-        for volume in &volumes {
-            VolumePaths::in_folder(&self.paths.volumes(), &volume.volume_id).remove()?;
-        }
-        let instance = self.store.transaction(|tables| -> Result<Instance, RegionError> {
+        self.finish_snapshots()?;
+        let store = &mut self.store;
+        let (instance, files) = store.transaction(|tables| -> Result<(Instance, Vec<String>), RegionError> {
             let mut instance: Instance =
                 tables.instance(instance_id)?.ok_or_else(|| Ec2Error::instance_not_found(&[instance_id]))?;
-            for volume in &volumes {
-                tables.remove_volume(&volume.volume_id)?;
+            let mut files = Vec::new();
+            for mut volume in volumes_of(tables, instance_id)? {
+                // In stores of version 1 an instance had its root volume only.
+                if volume.attachments.first().is_none_or(|attachment| attachment.delete_on_termination) {
+                    tables.remove_volume(&volume.volume_id)?;
+                    files.extend(forget(tables, &volume.volume_id)?);
+                } else {
+                    release(&mut volume);
+                    put_volume(tables, &volume)?;
+                }
             }
             tables.remove_launch(instance_id)?;
             if instance.state.name != StateName::Terminated {
@@ -83,8 +88,10 @@ impl Region {
                 instance.amiable.published.clear();
             }
             put(tables, &instance)?;
-            Ok(instance)
+            Ok((instance, files))
         })?;
+        // What is left if this is cut short is found by `prune`.
+        self.remove_files(&files)?;
         let records = self.paths.instance(instance_id);
         match std::fs::remove_dir_all(&records) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {

@@ -2,26 +2,28 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::error::RegionError;
 use super::instances::put;
 use super::lock::InstanceLock;
-use super::model::{Image, Instance, InstanceFacts, ShutdownBehavior, State, StateName, Tag, Volume};
+use super::model::{
+    AttachmentState, Image, Instance, InstanceFacts, Layers, ShutdownBehavior, State, StateName, Tag, Volume,
+};
 use super::store::Tables;
+use super::volumes::{Places, attach_root, new_volume, place, put_volume, set_attachment, volumes_of};
 use super::{Region, now};
 use crate::ec2::ids::{self, IdKind};
 use crate::ec2::instance_types::{self, InstanceType};
 use crate::ec2::metadata_options::MetadataOptions;
 use crate::ec2::{Ec2Error, network, tags, user_data};
-use crate::host::spec::{BootSpec, InstanceSpec, NetworkSpec, PortForward, RootVolume};
+use crate::host::spec::{BootSpec, InstanceSpec, NetworkSpec, PortForward};
 use crate::imds::{KeyPair, Metadata, NetworkInterface, Placement, SecurityGroup, block_device_mapping};
-use crate::storage::{OpenMode, RawImage, Volume as VolumeFile, VolumePaths};
+use crate::storage::{OpenMode, Volume as VolumeFile};
 
 /// The Availability Zone that everything is in.
-const ZONE: &str = "us-east-1a";
+pub(super) const ZONE: &str = "us-east-1a";
 /// The most instances in one launch.
 pub const MOST_INSTANCES: u32 = 200;
 
@@ -40,6 +42,8 @@ pub struct LaunchRequest {
     pub private_ip: Option<Ipv4Addr>,
     /// Size of the root volume in bytes; the image's if not said.
     pub root_size: Option<u64>,
+    /// Volumes beside the root volume.
+    pub volumes: Vec<VolumeRequest>,
     /// What a power-off by the guest means.
     pub shutdown_behavior: ShutdownBehavior,
     /// Whether it can't be terminated.
@@ -50,6 +54,15 @@ pub struct LaunchRequest {
     pub bound_to_command: bool,
     /// What every start of it needs.
     pub parameters: LaunchParameters,
+}
+
+/// An empty volume that an instance is launched with, and which goes with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeRequest {
+    /// Size in bytes.
+    pub size: u64,
+    /// `/dev/sdf`; the next free name if not said.
+    pub device: Option<String>,
 }
 
 /// What every start of an instance needs, beside its record.
@@ -99,17 +112,13 @@ impl Region {
     pub fn run_instances(&mut self, request: &LaunchRequest, count: u32) -> Result<Vec<Pending>, RegionError> {
         check(request, count)?;
         let reservation_id = IdKind::Reservation.generate();
-        let base_path = self.paths.image_disk(&request.image.image_id);
-        let base = Arc::new(RawImage::open(&base_path)?);
-        let volumes = self.paths.volumes();
-        std::fs::create_dir_all(&volumes).map_err(|source| RegionError::File {
-            action: "make the directory",
-            path: volumes.display().to_string(),
-            source,
-        })?;
+        let layers = request.image.layers();
+        let base = self.chain(&layers).open()?;
+        self.make_folder(&self.paths.volumes())?;
         let mut made = Vec::new();
+        let (store, places) = (&mut self.store, Places { paths: &self.paths });
         let paths = &self.paths;
-        let launched = self.store.transaction(|tables| {
+        let launched = store.transaction(|tables| {
             (0..count)
                 .map(|index| -> Result<Pending, RegionError> {
                     let (instance_id, volume_id) = (IdKind::Instance.generate(), IdKind::Volume.generate());
@@ -121,20 +130,27 @@ impl Region {
                     put(tables, &instance)?;
                     tables.put_launch(&instance_id, &request.parameters)?;
                     let size = request.root_size.unwrap_or(request.image.amiable.size_in_bytes);
-                    let volume = Volume {
-                        volume_id: volume_id.clone(),
-                        size_in_bytes: size,
-                        image_id: Some(request.image.image_id.clone()),
-                        instance_id: Some(instance_id.clone()),
-                        create_time: now(),
-                    };
-                    tables.put_volume(&volume_id, Some(&instance_id), volume.image_id.as_deref(), &volume)?;
+                    let mut volume = new_volume(&volume_id, size, layers.clone(), "");
+                    attach_root(&mut volume, &instance);
+                    put_volume(tables, &volume)?;
                     // Inside the transaction: either all of it is there afterwards or only files that nothing names.
-                    let files = VolumePaths::in_folder(&volumes, &volume_id);
+                    let files = places.layer(&volume_id);
                     made.push((paths.instance(&instance_id), Some(files.clone())));
-                    VolumeFile::create(&files, size, Some(base.clone()), OpenMode::ThrowAway)?;
-                    let plan = Some(&request.image);
-                    let spec = specification(paths, &instance, &request.parameters, plan)?;
+                    VolumeFile::create(&files, size, base.clone(), OpenMode::ThrowAway)?;
+                    let mut volumes = vec![volume];
+                    for wanted in &request.volumes {
+                        let volume_id = IdKind::Volume.generate();
+                        let mut volume = new_volume(&volume_id, wanted.size, Layers::default(), "");
+                        place(tables, &mut volume, &instance, wanted.device.as_deref(), true)?;
+                        set_attachment(&mut volume, AttachmentState::Attached);
+                        put_volume(tables, &volume)?;
+                        let files = places.layer(&volume_id);
+                        made.push((paths.instance(&instance_id), Some(files.clone())));
+                        VolumeFile::create(&files, wanted.size, None, OpenMode::ThrowAway)?;
+                        volumes.push(volume);
+                    }
+                    let image = Some(&request.image);
+                    let spec = specification(places, &instance, &request.parameters, image, &volumes)?;
                     Ok(Pending { instance, spec, lock })
                 })
                 .collect::<Result<Vec<_>, _>>()
@@ -153,8 +169,10 @@ impl Region {
     /// # Errors
     /// `IncorrectInstanceState` where it is not stopped.
     pub fn start_instance(&mut self, instance_id: &str, emulated: bool) -> Result<Pending, RegionError> {
+        self.finish_snapshots()?;
+        let (store, places) = (&mut self.store, Places { paths: &self.paths });
         let paths = &self.paths;
-        self.store.transaction(|tables| {
+        store.transaction(|tables| {
             let mut instance: Instance =
                 tables.instance(instance_id)?.ok_or_else(|| Ec2Error::instance_not_found(&[instance_id]))?;
             if instance.state.name != StateName::Stopped {
@@ -169,8 +187,11 @@ impl Region {
             instance.amiable.bound_to_command = false;
             put(tables, &instance)?;
             let parameters: LaunchParameters = tables.launch(instance_id)?.unwrap_or_default();
+            let mut volumes = volumes_of(tables, instance_id)?;
+            // What was begun and not ended is so now: what is attached is there when it starts.
+            volumes.retain(|volume| volume.attachments.iter().all(|a| a.state != AttachmentState::Detaching));
             // What it boots is on its own volume by now.
-            let spec = specification(paths, &instance, &parameters, None)?;
+            let spec = specification(places, &instance, &parameters, None, &volumes)?;
             Ok(Pending { instance, spec, lock })
         })
     }
@@ -196,28 +217,36 @@ fn lock(paths: &super::paths::Paths, instance_id: &str) -> Result<InstanceLock, 
 
 /// All that the instance's process needs to know. With its image, what that boots counts; else its volume is looked at.
 fn specification(
-    paths: &super::paths::Paths,
+    places: Places<'_>,
     instance: &Instance,
     parameters: &LaunchParameters,
     image: Option<&Image>,
+    volumes: &[Volume],
 ) -> Result<InstanceSpec, Ec2Error> {
+    let paths = places.paths;
     let of = instance_types::find(&instance.instance_type)
         .ok_or_else(|| Ec2Error::invalid_instance_type(&instance.instance_type))?;
     let address = instance.address();
-    let files = VolumePaths::in_folder(&paths.volumes(), &instance.root_volume_id);
+    let spec_of = |volume: &Volume| {
+        let device = volume.attachments.first().map_or(&instance.root_device_name, |attachment| &attachment.device);
+        places.volume_spec(volume, device, parameters.throw_away)
+    };
+    let (root, others): (Vec<_>, Vec<_>) = volumes.iter().partition(|v| v.volume_id == instance.root_volume_id);
+    let root = root.first().ok_or_else(|| {
+        let text = format!(
+            "Instance '{}' does not have a volume attached at root ({})",
+            instance.instance_id, instance.root_device_name
+        );
+        Ec2Error::new("IncorrectInstanceState", text)
+    })?;
+    let names: Vec<&str> = others.iter().flat_map(|v| v.attachments.first()).map(|a| a.device.as_str()).collect();
     Ok(InstanceSpec {
         memory_mib: of.memory_mib,
         cores: of.cores,
         threads_per_core: of.threads_per_core,
         uuid: ids::instance_uuid(&instance.instance_id),
-        root: RootVolume {
-            volume_id: instance.root_volume_id.clone(),
-            device_name: instance.root_device_name.clone(),
-            data: files.data,
-            map: files.map,
-            base: paths.image_disk(&instance.image_id),
-            throw_away: parameters.throw_away,
-        },
+        root: spec_of(root),
+        volumes: others.iter().map(|volume| spec_of(volume)).collect(),
         boot: BootSpec {
             ready: None,
             plan: image.map(|image| image.amiable.boot.clone()),
@@ -237,7 +266,7 @@ fn specification(
             forwards: parameters.forwards.clone(),
             host_loopback: parameters.host_loopback.then_some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         },
-        metadata: metadata(parameters, instance, address)?,
+        metadata: metadata(parameters, instance, address, &names)?,
         identity_keys: paths.identity_keys(),
     })
 }
@@ -349,7 +378,12 @@ fn free_address(tables: &Tables<'_>) -> Result<Ipv4Addr, RegionError> {
 }
 
 /// What the metadata service tells of the instance.
-fn metadata(parameters: &LaunchParameters, instance: &Instance, address: Ipv4Addr) -> Result<Metadata, Ec2Error> {
+fn metadata(
+    parameters: &LaunchParameters,
+    instance: &Instance,
+    address: Ipv4Addr,
+    volumes: &[&str],
+) -> Result<Metadata, Ec2Error> {
     let default = "default".to_owned();
     let interface = NetworkInterface {
         id: instance.network_interface_id.clone(),
@@ -381,7 +415,7 @@ fn metadata(parameters: &LaunchParameters, instance: &Instance, address: Ipv4Add
         network_interfaces: vec![interface],
         key_pair,
         tags: instance.tags.iter().map(|tag| (tag.key.clone(), tag.value.clone())).collect(),
-        block_device_mapping: block_device_mapping(&instance.root_device_name, &[]),
+        block_device_mapping: block_device_mapping(&instance.root_device_name, volumes),
         user_data: parameters.user_data.clone(),
         options: instance.metadata_options,
     })

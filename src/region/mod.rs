@@ -5,6 +5,7 @@
 pub mod capacity;
 pub mod error;
 mod images;
+mod images_made;
 mod instances;
 pub mod keys;
 mod launch;
@@ -13,10 +14,13 @@ pub mod lock;
 pub mod model;
 pub mod paths;
 pub mod process;
+mod prune;
+mod snapshots;
 pub mod store;
+mod volumes;
 
 pub use images::ImportRequest;
-pub use launch::{LaunchParameters, LaunchRequest, MOST_INSTANCES, Pending};
+pub use launch::{LaunchParameters, LaunchRequest, MOST_INSTANCES, Pending, VolumeRequest};
 pub use lifecycle::{Modification, user_initiated};
 
 use self::error::RegionError;

@@ -53,6 +53,9 @@ pub struct ImageFacts {
     pub source: String,
     /// The format that was detected at import; what is kept is raw.
     pub source_format: String,
+    /// What its disk is made of: nothing but its own raw file, or what a snapshot is made of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layers: Option<Layers>,
     /// A digest of the disk's content: see [`ImportedImage::digest`](crate::storage::import::ImportedImage::digest).
     pub digest: String,
     /// The kernel, its command line, and whether the initial RAM disk is needed.
@@ -233,12 +236,155 @@ impl StateReason {
 pub struct Volume {
     /// `vol-…`
     pub volume_id: String,
-    /// Size in bytes.
-    pub size_in_bytes: u64,
-    /// The image that it lies over.
-    pub image_id: Option<String>,
-    /// The instance that it is attached to.
-    pub instance_id: Option<String>,
+    /// Size in GiB, rounded up.
+    #[serde(default)]
+    pub size: u64,
+    /// `available`, `in-use`
+    #[serde(default)]
+    pub state: VolumeState,
+    /// The snapshot it was made from, or empty.
+    #[serde(default)]
+    pub snapshot_id: String,
+    /// `us-east-1a`
+    #[serde(default)]
+    pub availability_zone: String,
+    /// `gp3`
+    #[serde(default)]
+    pub volume_type: String,
     /// ISO 8601.
     pub create_time: String,
+    /// To what it is attached: one or none.
+    #[serde(default)]
+    pub attachments: Vec<Attachment>,
+    /// Tags.
+    #[serde(default)]
+    pub tags: Vec<Tag>,
+    /// What EC2 does not have.
+    #[serde(default)]
+    pub amiable: VolumeFacts,
+    /// How stores of version 1 said it.
+    #[serde(default, rename = "SizeInBytes", skip_serializing)]
+    pub(super) size_in_bytes_1: u64,
+    #[serde(default, rename = "ImageId", skip_serializing)]
+    pub(super) image_id_1: Option<String>,
+}
+
+/// A volume's state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VolumeState {
+    /// Attached to nothing.
+    Available,
+    /// Attached to an instance.
+    #[default]
+    InUse,
+}
+
+/// A volume's attachment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Attachment {
+    /// `i-…`
+    pub instance_id: String,
+    /// `/dev/sdf`
+    pub device: String,
+    /// `attaching`, `attached`, `detaching`
+    pub state: AttachmentState,
+    /// ISO 8601.
+    pub attach_time: String,
+    /// Whether it goes with the instance.
+    pub delete_on_termination: bool,
+}
+
+/// An attachment's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AttachmentState {
+    /// Wanted; the instance may have it by now.
+    Attaching,
+    /// There.
+    Attached,
+    /// To be let go of; the instance may have done so by now.
+    Detaching,
+}
+
+/// A volume's files.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct VolumeFacts {
+    /// Size in bytes.
+    pub size_in_bytes: u64,
+    /// What it lies over.
+    pub layers: Layers,
+    /// Its own layer.
+    pub top: String,
+    /// The layer that a snapshot under way puts above it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<NextLayer>,
+    /// The PCI slot, while it is attached.
+    pub slot: u8,
+}
+
+/// A snapshot under way: see [`crate::storage::live`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct NextLayer {
+    /// The layer.
+    pub layer: String,
+    /// The snapshots that the present layer becomes, with all below it.
+    pub snapshot_id: String,
+}
+
+/// An image and frozen layers over it, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Layers {
+    /// The image whose raw disk is at the bottom.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_id: Option<String>,
+    /// The frozen layers from the bottom up.
+    #[serde(default)]
+    pub frozen: Vec<String>,
+}
+
+/// A snapshot.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Snapshot {
+    /// `snap-…`
+    pub snapshot_id: String,
+    /// The volume that it is of.
+    pub volume_id: String,
+    /// Size in GiB, rounded up.
+    pub volume_size: u64,
+    /// `pending` until the volume goes on in a new layer, then `completed`.
+    pub state: SnapshotState,
+    /// ISO 8601.
+    pub start_time: String,
+    /// For people.
+    pub description: String,
+    /// Tags.
+    pub tags: Vec<Tag>,
+    /// What EC2 does not have.
+    pub amiable: SnapshotFacts,
+}
+
+/// A snapshot's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SnapshotState {
+    /// Under way.
+    Pending,
+    /// There.
+    Completed,
+}
+
+/// A snapshot's files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct SnapshotFacts {
+    /// Size in bytes.
+    pub size_in_bytes: u64,
+    /// All of it.
+    pub layers: Layers,
 }

@@ -55,9 +55,14 @@ impl Paths {
         self.data.join("volumes")
     }
 
+    /// A folder for each instance's records.
+    pub fn instances(&self) -> PathBuf {
+        self.state.join("instances")
+    }
+
     /// The records of one instance: console, metadata requests, events, logs fetched from its volume.
     pub fn instance(&self, instance_id: &str) -> PathBuf {
-        self.state.join("instances").join(instance_id)
+        self.instances().join(instance_id)
     }
 
     /// The socket of an instance's process.

@@ -46,6 +46,17 @@ const MIGRATIONS: &[&str] = &["
     -- The few that are on their way from one state to another, or run: what is checked by every command.
     CREATE INDEX instance_alive ON instance (state) WHERE state NOT IN ('stopped', 'terminated');
     CREATE TABLE key_pair (name TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT;
+    CREATE TABLE snapshot (
+        snapshot_id TEXT PRIMARY KEY,
+        volume_id   TEXT,
+        body        TEXT NOT NULL
+    ) STRICT;
+    -- Which files of images and layers a volume, snapshot or image needs: a file that nobody needs is deleted.
+    CREATE TABLE needs (owner TEXT NOT NULL, file TEXT NOT NULL, PRIMARY KEY (owner, file)) STRICT, WITHOUT ROWID;
+    CREATE INDEX needs_by_file ON needs (file);
+    INSERT INTO needs SELECT image_id, image_id FROM image;
+    INSERT INTO needs SELECT volume_id, volume_id FROM volume;
+    INSERT INTO needs SELECT volume_id, image_id FROM volume WHERE image_id IS NOT NULL;
 "];
 
 /// Why the store could not be used.
@@ -278,12 +289,6 @@ impl Tables<'_> {
         Ok(())
     }
 
-    /// How many instances that are not terminated came from an image.
-    pub fn instances_of_image(&self, image_id: &str) -> Result<u32, StoreError> {
-        let mut statement = self.connection.prepare_cached("SELECT count(*) FROM volume WHERE image_id = ?1")?;
-        Ok(statement.query_row([image_id], |row| row.get(0))?)
-    }
-
     /// Whether a private address is in use.
     pub fn is_address_used(&self, address: &str) -> Result<bool, StoreError> {
         let mut statement = self.connection.prepare_cached("SELECT 1 FROM instance WHERE private_ip = ?1")?;
@@ -295,26 +300,106 @@ impl Tables<'_> {
         &self,
         volume_id: &str,
         instance_id: Option<&str>,
-        image_id: Option<&str>,
         body: &impl Serialize,
     ) -> Result<(), StoreError> {
         self.connection.execute(
-            "INSERT INTO volume (volume_id, instance_id, image_id, body) VALUES (?1, ?2, ?3, ?4)
+            "INSERT INTO volume (volume_id, instance_id, body) VALUES (?1, ?2, ?3)
              ON CONFLICT (volume_id) DO UPDATE SET instance_id = excluded.instance_id, body = excluded.body",
-            params![volume_id, instance_id, image_id, serde_json::to_string(body)?],
+            params![volume_id, instance_id, serde_json::to_string(body)?],
         )?;
         Ok(())
     }
 
-    /// The volumes of an instance.
+    /// The volumes that are attached to an instance, the root volume first.
     pub fn volumes_of<T: DeserializeOwned>(&self, instance_id: &str) -> Result<Vec<T>, StoreError> {
         self.bodies("SELECT body FROM volume WHERE instance_id = ?1 ORDER BY rowid", [instance_id])
+    }
+
+    /// All volumes, the newest last.
+    pub fn volumes<T: DeserializeOwned>(&self) -> Result<Vec<T>, StoreError> {
+        self.bodies("SELECT body FROM volume ORDER BY rowid", [])
+    }
+
+    /// The volume of this id.
+    pub fn volume<T: DeserializeOwned>(&self, volume_id: &str) -> Result<Option<T>, StoreError> {
+        Ok(self.bodies("SELECT body FROM volume WHERE volume_id = ?1", [volume_id])?.pop())
+    }
+
+    /// The volumes whose id starts with `key`, or which carry it as their `Name` tag.
+    pub fn find_volumes<T: DeserializeOwned>(&self, key: &str) -> Result<Vec<T>, StoreError> {
+        self.find("volume", "volume_id", key)
+    }
+
+    /// The volumes with a change that was begun and not ended.
+    pub fn volumes_in_change<T: DeserializeOwned>(&self) -> Result<Vec<T>, StoreError> {
+        self.bodies("SELECT body FROM volume WHERE body ->> '$.Amiable.Next' IS NOT NULL", [])
     }
 
     /// Take a volume away.
     pub fn remove_volume(&self, volume_id: &str) -> Result<(), StoreError> {
         self.connection.execute("DELETE FROM volume WHERE volume_id = ?1", [volume_id])?;
         Ok(())
+    }
+
+    /// Add or replace a snapshot.
+    pub fn put_snapshot(&self, snapshot_id: &str, volume_id: &str, body: &impl Serialize) -> Result<(), StoreError> {
+        self.connection.execute(
+            "INSERT OR REPLACE INTO snapshot (snapshot_id, volume_id, body) VALUES (?1, ?2, ?3)",
+            params![snapshot_id, volume_id, serde_json::to_string(body)?],
+        )?;
+        Ok(())
+    }
+
+    /// All snapshots, the newest last.
+    pub fn snapshots<T: DeserializeOwned>(&self) -> Result<Vec<T>, StoreError> {
+        self.bodies("SELECT body FROM snapshot ORDER BY rowid", [])
+    }
+
+    /// The snapshots whose id starts with `key`, or which carry it as their `Name` tag.
+    pub fn find_snapshots<T: DeserializeOwned>(&self, key: &str) -> Result<Vec<T>, StoreError> {
+        self.find("snapshot", "snapshot_id", key)
+    }
+
+    /// Take a snapshot away.
+    pub fn remove_snapshot(&self, snapshot_id: &str) -> Result<(), StoreError> {
+        self.connection.execute("DELETE FROM snapshot WHERE snapshot_id = ?1", [snapshot_id])?;
+        Ok(())
+    }
+
+    /// Say which files of images and layers something needs.
+    pub fn set_needs<'a>(&self, owner: &str, files: impl IntoIterator<Item = &'a str>) -> Result<(), StoreError> {
+        self.connection.prepare_cached("DELETE FROM needs WHERE owner = ?1")?.execute([owner])?;
+        let mut insert = self.connection.prepare_cached("INSERT OR IGNORE INTO needs (owner, file) VALUES (?1, ?2)")?;
+        for file in files {
+            insert.execute([owner, file])?;
+        }
+        Ok(())
+    }
+
+    /// What something needs, and nothing else does.
+    pub fn needed_by_it_alone(&self, owner: &str) -> Result<Vec<String>, StoreError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT file FROM needs AS mine WHERE owner = ?1
+             AND NOT EXISTS (SELECT 1 FROM needs WHERE file = mine.file AND owner <> ?1)",
+        )?;
+        let files = statement.query_map([owner], |row| row.get(0))?;
+        Ok(files.collect::<Result<_, _>>()?)
+    }
+
+    /// Whether something needs a file.
+    pub fn is_needed(&self, file: &str) -> Result<bool, StoreError> {
+        Ok(self.connection.prepare_cached("SELECT 1 FROM needs WHERE file = ?1")?.exists([file])?)
+    }
+
+    /// The rows of a table whose id starts with `key` or whose `Name` tag it is. The names are this file's own.
+    fn find<T: DeserializeOwned>(&self, table: &str, id: &str, key: &str) -> Result<Vec<T>, StoreError> {
+        let sql = format!(
+            "SELECT body FROM {table} WHERE substr({id}, 1, length(?1)) = ?1
+             OR EXISTS (SELECT 1 FROM json_each(body, '$.Tags')
+                        WHERE json_extract(value, '$.Key') = 'Name' AND json_extract(value, '$.Value') = ?1)
+             ORDER BY {id} = ?1 DESC, rowid DESC LIMIT 3"
+        );
+        self.bodies(&sql, [key])
     }
 
     fn bodies<T: DeserializeOwned>(&self, sql: &str, values: impl rusqlite::Params) -> Result<Vec<T>, StoreError> {

@@ -115,9 +115,14 @@ impl Header {
     }
 
     fn map_len(self) -> u64 {
-        let pages = self.size.div_ceil(VOLUME_BLOCK).div_ceil(PAGE_BYTES as u64 * 8);
-        PAGES_AT + pages * PAGE_BYTES as u64
+        map_len(self.size)
     }
+}
+
+/// The length in bytes of the map of a volume of `size` bytes.
+pub fn map_len(size: u64) -> u64 {
+    let pages = size.div_ceil(VOLUME_BLOCK).div_ceil(PAGE_BYTES as u64 * 8);
+    PAGES_AT + pages * PAGE_BYTES as u64
 }
 
 fn crc32(bytes: &[u8]) -> u32 {

@@ -16,6 +16,7 @@ mod bitmap;
 mod block_file;
 pub mod chain;
 pub mod error;
+pub mod export;
 pub mod image;
 pub mod import;
 pub mod live;

@@ -51,6 +51,16 @@ impl VolumePaths {
         VolumePaths { data: folder.join(format!("{volume_id}.data")), map: folder.join(format!("{volume_id}.map")) }
     }
 
+    /// Make both files, empty, for a volume of `size` bytes that will be made on them where they are block devices.
+    pub fn preallocate(&self, size: u64) -> Result<(), StorageError> {
+        check_size(size)?;
+        BlockFile::create(&self.data, size)?;
+        BlockFile::create(&self.map, super::map_file::map_len(size)).inspect_err(|_| {
+            let _ = std::fs::remove_file(&self.data);
+        })?;
+        Ok(())
+    }
+
     /// Remove both files. That they are not there is no error.
     pub fn remove(&self) -> Result<(), StorageError> {
         for path in [&self.map, &self.data] {

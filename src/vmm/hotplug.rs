@@ -381,3 +381,7 @@ fn lock(function: &Mutex<NvmeController>) -> MutexGuard<'_, NvmeController> {
 fn bit(slot: u8) -> u32 {
     1u32.checked_shl(slot.into()).unwrap_or(0)
 }
+
+#[cfg(test)]
+#[path = "hotplug_tests.rs"]
+mod tests;

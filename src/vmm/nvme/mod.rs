@@ -59,9 +59,10 @@ mod runner;
 mod spec;
 mod statistics;
 #[cfg(test)]
-mod testing;
+pub(super) mod testing;
 
 use controller::{Controller, Slot};
+use pool::Pool;
 use spec::register;
 
 /// The most I/O queues of a controller, of each kind.
@@ -123,16 +124,16 @@ impl NvmeController {
         router: Arc<dyn MsiRouter>,
         io_queues: u16,
     ) -> io::Result<Self> {
-        Self::with_threads(identity, backend, memory, router, io_queues, pool::LIMIT)
+        Self::with_pool(identity, backend, memory, router, io_queues, Pool::new(pool::LIMIT))
     }
 
-    fn with_threads(
+    fn with_pool(
         identity: VolumeIdentity,
         backend: Arc<dyn BlockBackend>,
         memory: GuestMemory,
         router: Arc<dyn MsiRouter>,
         io_queues: u16,
-        threads: usize,
+        pool: Pool,
     ) -> io::Result<Self> {
         let io_queues = io_queues.clamp(1, MAX_IO_QUEUES);
         let mut config = ConfigSpace::new(Identity {
@@ -166,7 +167,7 @@ impl NvmeController {
             write_cache: AtomicBool::new(true),
             paces: pace::Paces::default(),
             statistics: queues.map(|_| statistics::Statistics::default()).collect(),
-            pool: pool::Pool::new(threads),
+            pool,
         });
         Ok(NvmeController { config, msix, controller, _released: None })
     }

@@ -1,19 +1,24 @@
-//! The I/O threads of a controller: started when one is needed first, at most [`LIMIT`] of them.
+//! The I/O threads of a controller: started when one is needed, at most [`LIMIT`] of them, and ended when there was nothing to
+//! do for a while: a machine may have 27 volumes, most of them quiet.
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 use super::controller::{Controller, lock};
 
 /// The most threads of a controller: accesses to the host's disk in flight.
 pub const LIMIT: usize = 8;
+/// How long a thread waits for work before it ends.
+const IDLE_TIME: Duration = Duration::from_secs(30);
 
 /// Threads, and the queues that wait for one.
 #[derive(Debug)]
 pub struct Pool {
     limit: usize,
+    idle_time: Duration,
     state: Mutex<State>,
     wake: Condvar,
 }
@@ -23,6 +28,9 @@ struct State {
     /// Submission queues with work. The submitter keeps each in here at most once.
     ready: VecDeque<u16>,
     idle: usize,
+    /// Threads that take work.
+    live: usize,
+    /// Those, and some that have ended or are about to.
     threads: Vec<JoinHandle<()>>,
     stopping: bool,
 }
@@ -30,7 +38,11 @@ struct State {
 impl Pool {
     /// At most `limit` threads; with 0, whoever rings a doorbell does it all.
     pub fn new(limit: usize) -> Self {
-        Pool { limit, state: Mutex::default(), wake: Condvar::new() }
+        Self::with_idle_time(limit, IDLE_TIME)
+    }
+
+    fn with_idle_time(limit: usize, idle_time: Duration) -> Self {
+        Pool { limit, idle_time, state: Mutex::default(), wake: Condvar::new() }
     }
 
     /// Give submission queue `id` to a thread. `false` if there is none to be had.
@@ -39,14 +51,18 @@ impl Pool {
         if state.stopping {
             return false;
         }
-        if state.idle <= state.ready.len() && state.threads.len() < self.limit {
+        if state.idle <= state.ready.len() && state.live < self.limit {
+            state.threads.retain(|thread| !thread.is_finished());
             let controller = Arc::clone(controller);
             match Builder::new().name("nvme-io".into()).spawn(move || controller.pool.work(&controller)) {
-                Ok(thread) => state.threads.push(thread),
+                Ok(thread) => {
+                    state.threads.push(thread);
+                    state.live += 1;
+                }
                 Err(error) => log::warn!("can't start an NVMe I/O thread: {error}"),
             }
         }
-        if state.threads.is_empty() {
+        if state.live == 0 {
             return false;
         }
         state.ready.push_back(id);
@@ -79,8 +95,14 @@ impl Pool {
                 return Some(id);
             }
             state.idle += 1;
-            state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+            let (guard, waited) = self.wake.wait_timeout(state, self.idle_time).unwrap_or_else(PoisonError::into_inner);
+            state = guard;
             state.idle -= 1;
+            if waited.timed_out() && state.ready.is_empty() {
+                // Under the lock: whoever submits next sees that this one is gone.
+                state.live -= 1;
+                return None;
+            }
         }
     }
 
@@ -96,5 +118,32 @@ impl Pool {
             // A panic was reported by the thread itself.
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Driver, Entry};
+    use super::*;
+    use std::sync::atomic::Ordering;
+
+    #[test]
+    fn idle_threads_end_and_are_started_again() {
+        let mut driver = Driver::with_pool(2, Pool::with_idle_time(4, Duration::ZERO));
+        driver.disk.cold.store(true, Ordering::SeqCst);
+        for lba in 0..20 {
+            for queue in 1..=2 {
+                driver.submit(queue, Entry::io(2, lba, 1).prps(0x20_0000, 0));
+                driver.wait(queue);
+            }
+        }
+        let pool = Arc::clone(&driver.function.controller);
+        while lock(&pool.pool.state).live > 0 {
+            std::thread::yield_now();
+        }
+        driver.submit(1, Entry::io(2, 0, 1).prps(0x20_0000, 0));
+        driver.wait(1);
+        assert!(lock(&pool.pool.state).threads.len() <= 4, "those that ended are forgotten");
+        pool.pool.stop();
     }
 }

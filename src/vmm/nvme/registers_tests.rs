@@ -122,3 +122,28 @@ fn reset_is_not_over_while_the_disk_is_at_work() {
     assert_eq!(driver.poll(1, false), None);
     driver.enable();
 }
+
+#[test]
+fn closing_waits_for_the_disk_and_is_for_good() {
+    let mut driver = Driver::new(1, 2);
+    let handle = driver.function.handle();
+    driver.disk.cold.store(true, Ordering::SeqCst);
+    driver.disk.hold(true);
+    driver.submit(1, Entry::io(2, 0, 1).prps(0x20_0000, 0));
+    wait_for(&driver.disk, 1);
+    handle.close(Duration::ZERO);
+    assert_eq!(driver.poll(1, false), None, "patience ended first");
+    // Commands that come now are not looked at.
+    driver.submit(1, Entry::io(2, 1, 1).prps(0x20_0000, 0));
+    driver.submit(0, Entry::new(0x06, 0).prps(0x20_0000, 0).dword(10, 1));
+    std::thread::scope(|scope| {
+        let closing = scope.spawn(|| handle.close(Duration::from_secs(600)));
+        driver.disk.hold(false);
+        closing.join().unwrap();
+    });
+    assert!(driver.poll(1, true).is_some(), "the one that was in flight is done");
+    assert_eq!((driver.poll(1, true), driver.poll(0, true)), (None, None));
+    driver.write32(CC, 0);
+    driver.write32(CC, 0x46_0001);
+    assert_eq!(driver.read32(CSTS), CSTS_FATAL);
+}

@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use vm_memory::{Bytes, GuestAddress, VolatileSlice};
 
 use super::NvmeController;
+use super::pool::Pool;
 use super::spec::{Status, register};
 use crate::vmm::backend::{BlockBackend, Wait};
 use crate::vmm::config::VolumeIdentity;
@@ -175,17 +176,26 @@ pub fn identity() -> VolumeIdentity {
 impl Driver {
     /// A controller that was not touched yet.
     pub fn cold(io_queues: u16, threads: usize) -> Self {
+        Self::cold_with(io_queues, Pool::new(threads))
+    }
+
+    fn cold_with(io_queues: u16, pool: Pool) -> Self {
         let memory = GuestMemory::from_ranges(&REGIONS).unwrap();
         let (disk, router) = (MemoryDisk::new(), TestRouter::new());
         let function =
-            NvmeController::with_threads(identity(), disk.clone(), memory.clone(), router.clone(), io_queues, threads)
+            NvmeController::with_pool(identity(), disk.clone(), memory.clone(), router.clone(), io_queues, pool)
                 .unwrap();
         Driver { function, memory, disk, router, rings: Vec::new(), next_cid: 0, shadow: false }
     }
 
     /// An enabled controller with MSI-X and all its I/O queues.
     pub fn new(io_queues: u16, threads: usize) -> Self {
-        let mut driver = Self::cold(io_queues, threads);
+        Self::with_pool(io_queues, Pool::new(threads))
+    }
+
+    /// The same with `pool`'s threads.
+    pub fn with_pool(io_queues: u16, pool: Pool) -> Self {
+        let mut driver = Self::cold_with(io_queues, pool);
         driver.enable_msix();
         driver.enable();
         for id in 1..=io_queues {

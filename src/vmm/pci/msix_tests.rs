@@ -41,6 +41,25 @@ fn capability_describes_the_layout() {
 }
 
 #[test]
+fn lines_are_given_back() {
+    let (mut msix, mut config, router, offset) = function(3);
+    let handle = msix.handle();
+    control(&mut msix, &mut config, offset, CONTROL_ENABLE);
+    set_message(&mut msix, 1, 77);
+    set_mask(&mut msix, 1, false);
+    let line = router.line(77).unwrap();
+    msix.release();
+    assert_eq!(router.allocated(), 0);
+    handle.signal(1);
+    set_mask(&mut msix, 0, false);
+    set_mask(&mut msix, 1, false);
+    control(&mut msix, &mut config, offset, 0);
+    control(&mut msix, &mut config, offset, CONTROL_ENABLE);
+    handle.signal(1);
+    assert_eq!((router.allocated(), line.fd.read().is_err()), (0, true));
+}
+
+#[test]
 fn a_masked_vector_is_pending_until_it_is_unmasked() {
     let (mut msix, mut config, router, offset) = function(3);
     let handle = msix.handle();

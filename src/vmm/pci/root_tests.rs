@@ -221,6 +221,66 @@ fn what_does_not_fit_is_refused() {
     assert_eq!(root.add(2, large), Err(RootError::NoAddress { slot: 2, bar: 0, size: 0x20_0000 }));
 }
 
+#[test]
+fn a_function_that_was_removed_is_gone_with_its_bars() {
+    let registered = Arc::new(Registered::default());
+    let root = PciRoot::new(MMIO32, MMIO64, registered.clone());
+    let probe = Probe::with_bars(&[(0, 0x2000, BarKind::Mmio32)]);
+    let fd = Arc::new(EventFd::new(0).unwrap());
+    probe.lock().unwrap().doorbells = vec![Doorbell { bar: 0, offset: 0x1000, length: 4, datamatch: None, fd }];
+    root.plug(3, probe.clone()).unwrap();
+    assert_eq!(read_u32(&root, 3 << 15 | 0x10), 0, "the guest assigns addresses");
+    write_u32(&root, 3 << 15 | 0x10, 0xc004_0000);
+    write_u32(&root, 3 << 15 | 4, 2);
+    assert!(root.mmio_read(0xc004_0000, &mut [0; 4]));
+    assert_eq!(root.plug(3, Probe::with_bars(&[SMALL])), Err(RootError::SlotTaken(3)));
+
+    drop(root.remove(3).unwrap());
+    assert_eq!((read_u32(&root, 3 << 15), Arc::strong_count(&probe)), (u32::MAX, 1));
+    assert!(!root.mmio_read(0xc004_0000, &mut [0; 4]));
+    assert!(registered.0.lock().unwrap().is_empty());
+    assert!(root.remove(3).is_none() && root.remove(0).is_none() && root.remove(200).is_none());
+}
+
+/// A function that is replaced while its configuration space is written.
+struct Leaving {
+    config: ConfigSpace,
+    root: Arc<PciRoot>,
+    next: Arc<Mutex<Probe>>,
+}
+
+impl PciFunction for Leaving {
+    fn config(&self) -> &ConfigSpace {
+        &self.config
+    }
+    fn config_mut(&mut self) -> &mut ConfigSpace {
+        &mut self.config
+    }
+    fn write_config(&mut self, offset: u16, data: &[u8]) {
+        self.config.write(offset, data);
+        if self.root.remove(3).is_some() {
+            self.root.plug(3, self.next.clone()).unwrap();
+        }
+    }
+    fn read_bar(&mut self, _: usize, _: u64, _: &mut [u8]) {}
+    fn write_bar(&mut self, _: usize, _: u64, _: &[u8]) {}
+    fn shutdown(&mut self) {}
+}
+
+#[test]
+fn a_late_write_does_not_map_the_next_function() {
+    let root = Arc::new(root());
+    let next = Probe::with_bars(&[SMALL]);
+    let mut config = ConfigSpace::new(Identity::default());
+    config.add_bar(0, 0x1000, BarKind::Mmio32).unwrap();
+    config.set_bar_address(0, 0xc000_4000);
+    let leaving = Leaving { config, root: root.clone(), next };
+    root.plug(3, Arc::new(Mutex::new(leaving))).unwrap();
+    write_u32(&root, 3 << 15 | 4, 2);
+    assert_eq!(read_u32(&root, 3 << 15), 0x8061_1d0f, "the next one is there");
+    assert!(!root.mmio_read(0xc000_4000, &mut [0; 4]), "and decodes nothing yet");
+}
+
 proptest! {
     #[test]
     fn garbage_never_maps_two_bars_to_one_address(

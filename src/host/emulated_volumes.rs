@@ -1,0 +1,116 @@
+//! Volumes that come and go while their instance runs inside the emulated host.
+//!
+//! Its drives are plugged into the emulated host with a command of their own there, which does nothing but hold them; after that the
+//! instance's process inside finds them by the paths that they have there, and goes on as it would outside.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::event::{Control, Event, VolumeChange};
+use super::running::StartError;
+use super::spec::VolumeSpec;
+use crate::emulate::{Cache, Drive, Running, SharedCommand, SharedHost};
+use crate::storage::VolumePaths;
+
+/// The command inside that holds drives until its standard input ends.
+pub const HOLD: &str = "hold";
+
+/// What an instance has plugged in beside what it was started with.
+#[derive(Default)]
+pub(super) struct Plugs {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// By volume; the drives go with it.
+    held: HashMap<String, Vec<Running>>,
+    /// Detachments whose answer is not there yet.
+    detaching: HashMap<u64, String>,
+}
+
+impl Plugs {
+    /// Do outside what a change needs, and pass it on with `inner`; what can't be done is answered with `tell`. It takes a moment, so
+    /// it is done on a thread.
+    pub fn change(
+        self: &Arc<Self>,
+        host: &Arc<SharedHost>,
+        id: u64,
+        change: VolumeChange,
+        inner: impl Fn(Control) + Send + 'static,
+        tell: impl Fn(Event) + Send + Clone + 'static,
+    ) {
+        let (plugs, host, answer) = (self.clone(), host.clone(), tell.clone());
+        let plugging = std::thread::Builder::new().name("plug drives".into()).spawn(move || {
+            match plugs.prepare(&host, id, change) {
+                Ok(change) => inner(Control::Volume { id, change }),
+                Err(error) => answer(Event::Answer { id, error: Some(error.to_string()) }),
+            }
+        });
+        if let Err(error) = plugging {
+            tell(Event::Answer { id, error: Some(format!("can't start a thread: {error}")) });
+        }
+    }
+
+    /// An answer came by: the drives of a detached volume are not needed any more.
+    pub fn answered(&self, id: u64, succeeded: bool) {
+        let mut state = self.lock();
+        if let Some(volume_id) = state.detaching.remove(&id)
+            && succeeded
+        {
+            state.held.remove(&volume_id);
+        }
+    }
+
+    fn prepare(&self, host: &SharedHost, id: u64, change: VolumeChange) -> Result<VolumeChange, StartError> {
+        match change {
+            VolumeChange::Attach { mut volume } => {
+                let mut command = host.command([HOLD], 0)?;
+                plug(&mut command, &mut volume);
+                let running = command.start()?;
+                self.lock().held.entry(volume.volume_id.clone()).or_default().push(running);
+                Ok(VolumeChange::Attach { volume })
+            }
+            VolumeChange::Snapshot { volume_id, above, size } => {
+                above.preallocate(size)?;
+                let mut command = host.command([HOLD], 0)?;
+                let above = layer(&mut command, &above, false, Cache::Writeback);
+                let running = command.start()?;
+                self.lock().held.entry(volume_id.clone()).or_default().push(running);
+                Ok(VolumeChange::Snapshot { volume_id, above, size })
+            }
+            VolumeChange::Detach { volume_id, force } => {
+                self.lock().detaching.insert(id, volume_id.clone());
+                Ok(VolumeChange::Detach { volume_id, force })
+            }
+            VolumeChange::Grow { .. } => {
+                Err("in the emulated host a volume can't grow while it is in use: stop the instance first".into())
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Whole after each statement.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Put a volume's files into the emulated host with `command`; its paths are the inner ones afterwards.
+pub(super) fn plug(command: &mut SharedCommand, volume: &mut VolumeSpec) {
+    let cache = if volume.throw_away { Cache::Unsafe } else { Cache::Writeback };
+    if let Some(image) = &mut volume.chain.image {
+        *image = command.drive(Drive { path: image.clone(), read_only: true, cache });
+    }
+    for below in &mut volume.chain.frozen {
+        *below = layer(command, below, true, cache);
+    }
+    volume.top = layer(command, &volume.top, false, cache);
+    // Inside, a flush must reach the drive, or it is lost when the emulated host ends. What a drive's flush costs is `cache`.
+    volume.throw_away = false;
+}
+
+fn layer(command: &mut SharedCommand, paths: &VolumePaths, read_only: bool, cache: Cache) -> VolumePaths {
+    let mut drive = |path: &Path| command.drive(Drive { path: path.to_owned(), read_only, cache });
+    VolumePaths { data: drive(&paths.data), map: drive(&paths.map) }
+}

@@ -1,0 +1,173 @@
+//! The volumes of a running instance: opened before it starts, plugged in and out while it runs, snapshotted, grown.
+//!
+//! They outlive the machine, which is built anew for each boot of the guest from what is plugged in then. Changes are made one at a
+//! time on a thread of their own: a guest may take its time to let go of a volume, and orders must not wait for that.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::event::End;
+use super::event::{Event, VolumeChange};
+use super::instance::{Tell, failed};
+use super::running::StartError;
+use super::spec::{InstanceSpec, VolumeSpec};
+use crate::storage::{LiveVolume, OpenMode};
+use crate::vmm::config::{VolumeConfig, VolumeIdentity};
+use crate::vmm::machine::MachineHandle;
+
+/// How long a guest may take to let go of a volume: its file systems must be unmounted by then.
+const DETACH: Duration = Duration::from_secs(30);
+
+struct Attached {
+    spec: VolumeSpec,
+    volume: Arc<LiveVolume>,
+}
+
+impl Attached {
+    fn open(spec: VolumeSpec) -> Result<Self, StartError> {
+        let mode = if spec.throw_away { OpenMode::ThrowAway } else { OpenMode::ReadWrite };
+        let volume = Arc::new(spec.chain.open_volume(&spec.top, mode)?);
+        Ok(Attached { spec, volume })
+    }
+
+    /// `root`: the device name goes without `/dev/` into the identity of what was there at launch.
+    fn config(&self, at_launch: bool) -> VolumeConfig {
+        let name = &self.spec.device_name;
+        let device_name = if at_launch { name.trim_start_matches("/dev/") } else { name };
+        VolumeConfig {
+            slot: self.spec.slot,
+            identity: VolumeIdentity::Ebs {
+                volume_id: self.spec.volume_id.clone(),
+                device_name: device_name.to_owned(),
+            },
+            backend: self.volume.clone(),
+        }
+    }
+}
+
+/// All volumes of an instance.
+pub(super) struct Volumes {
+    root: Arc<LiveVolume>,
+    /// The root volume first.
+    attached: Mutex<Vec<Attached>>,
+    /// Held while one change is made.
+    changing: Mutex<()>,
+}
+
+impl Volumes {
+    /// Open them, alone.
+    pub fn open(spec: &InstanceSpec) -> Result<Self, StartError> {
+        let root = Attached::open(spec.root.clone())?;
+        let mut attached = vec![root];
+        for volume in &spec.volumes {
+            attached.push(Attached::open(volume.clone())?);
+        }
+        Ok(Volumes { root: attached[0].volume.clone(), attached: Mutex::new(attached), changing: Mutex::default() })
+    }
+
+    /// The root volume.
+    pub fn root(&self) -> Arc<LiveVolume> {
+        self.root.clone()
+    }
+
+    /// What a machine is built with.
+    pub fn configs(&self) -> Vec<VolumeConfig> {
+        self.lock().iter().enumerate().map(|(index, attached)| attached.config(index == 0)).collect()
+    }
+
+    /// Forget volumes that the guest lets go of on its own.
+    pub fn follow(self: &Arc<Self>, machine: &MachineHandle) {
+        let (events, volumes) = (machine.events(), Arc::downgrade(self));
+        // It ends with the machine. Without it a volume that the guest ejected comes back at its next boot.
+        let _ = std::thread::Builder::new().name("volume events".into()).spawn(move || {
+            use crate::vmm::hotplug::MachineEvent;
+            while let Ok(MachineEvent::Detached(slot)) = events.recv() {
+                let Some(volumes) = volumes.upgrade() else { return };
+                volumes.lock().retain(|attached| attached.spec.slot != slot);
+            }
+        });
+    }
+
+    /// Make a change, and answer.
+    pub fn change(self: &Arc<Self>, id: u64, change: VolumeChange, machine: Option<MachineHandle>, tell: &Tell) {
+        let (volumes, answer) = (self.clone(), tell.clone());
+        let changing = std::thread::Builder::new().name("volume change".into()).spawn(move || {
+            let _one_at_a_time = volumes.changing.lock().unwrap_or_else(PoisonError::into_inner);
+            let error = volumes.make(change, machine.as_ref()).err().map(|error| match failed(&*error) {
+                End::Failed { text, causes } => [vec![text], causes].concat().join(": "),
+                _ => error.to_string(),
+            });
+            answer(Event::Answer { id, error });
+        });
+        if let Err(error) = changing {
+            tell(Event::Answer { id, error: Some(format!("can't start a thread: {error}")) });
+        }
+    }
+
+    fn make(&self, change: VolumeChange, machine: Option<&MachineHandle>) -> Result<(), StartError> {
+        match change {
+            VolumeChange::Attach { volume } => self.attach(volume, machine),
+            VolumeChange::Detach { volume_id, force } => self.detach(&volume_id, force, machine),
+            VolumeChange::Grow { volume_id, size } => {
+                let (volume, slot) = self.find(&volume_id)?;
+                volume.grow(size)?;
+                match machine {
+                    Some(machine) => Ok(machine.resized(slot)?),
+                    None => Ok(()),
+                }
+            }
+            VolumeChange::Snapshot { volume_id, above, .. } => Ok(self.find(&volume_id)?.0.snapshot(&above)?),
+        }
+    }
+
+    fn attach(&self, spec: VolumeSpec, machine: Option<&MachineHandle>) -> Result<(), StartError> {
+        if self.find(&spec.volume_id).is_ok() {
+            return Ok(());
+        }
+        let attached = Attached::open(spec)?;
+        if let Some(machine) = machine {
+            machine.attach_volume(attached.config(false))?;
+        }
+        self.lock().push(attached);
+        Ok(())
+    }
+
+    fn detach(&self, volume_id: &str, force: bool, machine: Option<&MachineHandle>) -> Result<(), StartError> {
+        let Ok((volume, slot)) = self.find(volume_id) else { return Ok(()) };
+        if let Some(machine) = machine {
+            if force {
+                machine.force_detach_volume(slot)?;
+            } else {
+                machine.detach_volume(slot)?;
+                if !machine.wait_detached(slot, DETACH) {
+                    return Err("the guest does not let go of the volume: is it still mounted?".into());
+                }
+            }
+        }
+        self.lock().retain(|attached| attached.spec.volume_id != volume_id);
+        Ok(volume.close()?)
+    }
+
+    fn find(&self, volume_id: &str) -> Result<(Arc<LiveVolume>, u8), StartError> {
+        let attached = self.lock();
+        let found = attached.iter().find(|attached| attached.spec.volume_id == volume_id);
+        found
+            .map(|attached| (attached.volume.clone(), attached.spec.slot))
+            .ok_or_else(|| format!("{volume_id} is not attached").into())
+    }
+
+    /// Write what others need to open them; answers what went wrong.
+    pub fn close(&self) -> Vec<String> {
+        let attached = self.lock();
+        let close = |attached: &Attached| {
+            let error = attached.volume.close().err()?;
+            Some(format!("the last writes to {} may be lost: {error}", attached.spec.volume_id))
+        };
+        attached.iter().filter_map(close).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Attached>> {
+        // Whole after each statement.
+        self.attached.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

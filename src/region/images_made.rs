@@ -1,0 +1,140 @@
+//! AMIs that are made here: of instances, of other AMIs; and written out as files.
+//!
+//! An AMI of an instance is a snapshot of its root volume with a name: nothing is copied, and volumes of new instances lie over the same
+//! layers.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::error::RegionError;
+use super::images::check_name;
+use super::model::{Image, ImageFacts, Instance, Layers, Snapshot};
+use super::store::Tables;
+use super::volumes::forget;
+use super::{Region, now};
+use crate::boot::SharedDisk;
+use crate::boot::cache::KernelCache;
+use crate::boot::plan::{InitrdPolicy, prepare};
+use crate::ec2::Ec2Error;
+use crate::ec2::ids::IdKind;
+use crate::storage::export::{ExportFormat, export};
+use crate::storage::{OpenMode, RawImage};
+
+impl Image {
+    /// What its disk is made of.
+    pub fn layers(&self) -> Layers {
+        let own = || Layers { image_id: Some(self.image_id.clone()), frozen: Vec::new() };
+        self.amiable.layers.clone().unwrap_or_else(own)
+    }
+}
+
+/// Write an image's record, and what it needs.
+pub(super) fn put_image(tables: &Tables<'_>, image: &Image) -> Result<(), RegionError> {
+    tables.put_image(&image.image_id, &image.name, image)?;
+    Ok(tables.set_needs(&image.image_id, image.layers().files())?)
+}
+
+impl Region {
+    /// Make an AMI of a snapshot of an instance's root volume.
+    ///
+    /// # Errors
+    /// `InvalidAMIName.Malformed`, `InvalidAMIName.Duplicate`; a volume with nothing to boot.
+    pub fn register_image(&mut self, snapshot: &Snapshot, of: &Instance, name: &str) -> Result<Image, RegionError> {
+        self.check_new_name(name)?;
+        let layers = snapshot.amiable.layers.clone();
+        let (below, top) = layers.frozen.split_last().map_or((&[][..], None), |(top, below)| (below, Some(top)));
+        let chain = self.chain(&Layers { image_id: layers.image_id.clone(), frozen: below.to_vec() });
+        let disk: SharedDisk = match (top, &layers.image_id) {
+            (Some(top), _) => Arc::new(chain.open_volume(&self.layer(top), OpenMode::ReadOnly)?),
+            (None, Some(image)) => Arc::new(RawImage::open(&self.paths.image_disk(image))?),
+            (None, None) => return Err(RegionError::Other("the snapshot is empty".to_owned())),
+        };
+        let cache = KernelCache::open(&self.paths.boot_cache()).map_err(|e| RegionError::NotBootable(e.into()))?;
+        let boot = prepare(&disk, &cache, InitrdPolicy::Auto, None).map_err(RegionError::NotBootable)?;
+        let image = Image {
+            image_id: IdKind::Image.generate(),
+            name: name.to_owned(),
+            architecture: of.architecture.clone(),
+            state: "available".to_owned(),
+            creation_date: now(),
+            root_device_name: of.root_device_name.clone(),
+            root_device_type: "ebs".to_owned(),
+            virtualization_type: "hvm".to_owned(),
+            amiable: ImageFacts {
+                size_in_bytes: snapshot.amiable.size_in_bytes,
+                source: of.instance_id.clone(),
+                source_format: snapshot.snapshot_id.clone(),
+                layers: Some(layers),
+                digest: String::new(),
+                boot,
+            },
+        };
+        self.add_image(&image)?;
+        Ok(image)
+    }
+
+    /// The same AMI under another name and id. Nothing is copied.
+    pub fn copy_image(&mut self, image: &Image, name: &str) -> Result<Image, RegionError> {
+        self.check_new_name(name)?;
+        let mut copy =
+            Image { image_id: IdKind::Image.generate(), name: name.to_owned(), creation_date: now(), ..image.clone() };
+        copy.amiable.layers = Some(image.layers());
+        self.add_image(&copy)?;
+        Ok(copy)
+    }
+
+    /// Write an AMI's disk to a new file. Answers the file's SHA-256.
+    pub fn export_image(&self, image: &Image, to: &Path, format: ExportFormat) -> Result<String, RegionError> {
+        let layer = self.chain(&image.layers()).open()?;
+        let layer = layer.ok_or_else(|| RegionError::Other("the image is empty".to_owned()))?;
+        Ok(export(&*layer, to, format)?)
+    }
+
+    /// How much of an AMI is stored for it, in bytes: its own raw disk, or what changed since the AMI below it.
+    pub fn image_bytes(&self, image: &Image) -> Option<u64> {
+        match &image.amiable.layers {
+            Some(layers) => Some(self.snapshot_bytes(layers)),
+            None => {
+                crate::storage::image::size_of(&self.paths.image_disk(&image.image_id)).ok().map(|size| size.stored)
+            }
+        }
+    }
+
+    fn add_image(&mut self, image: &Image) -> Result<(), RegionError> {
+        self.store.transaction(|tables| {
+            // Something that it is made of may just have been deleted.
+            for file in image.layers().files() {
+                if !tables.is_needed(file)? {
+                    return Err(Ec2Error::new("InvalidSnapshot.NotFound", format!("{file} is gone")).into());
+                }
+            }
+            put_image(tables, image)
+        })
+    }
+
+    fn check_new_name(&self, name: &str) -> Result<(), RegionError> {
+        check_name(name)?;
+        match self.store.tables().find_images::<Image>(name)?.into_iter().find(|image| image.name == name) {
+            Some(there) => Err(Ec2Error::new(
+                "InvalidAMIName.Duplicate",
+                format!("AMI name {name} is already in use by AMI {}", there.image_id),
+            )
+            .into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Delete an AMI. Instances and volumes that were made from it keep what they need of it.
+    ///
+    /// # Errors
+    /// `InvalidAMIID.NotFound`.
+    pub fn remove_image(&mut self, key: &str) -> Result<Image, RegionError> {
+        let image = self.image(key)?;
+        let files = self.store.transaction(|tables| -> Result<Vec<String>, RegionError> {
+            tables.remove_image(&image.image_id)?;
+            forget(tables, &image.image_id)
+        })?;
+        self.remove_files(&files)?;
+        Ok(image)
+    }
+}

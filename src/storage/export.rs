@@ -1,0 +1,171 @@
+//! What a chain of layers shows, written out as one file: sparse raw, and from that what `qemu-img` can make of it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::Command;
+
+use sha2::{Digest, Sha256};
+use vm_memory::VolatileSlice;
+
+use super::{Layer, StorageError};
+use crate::vmm::backend::Wait;
+use crate::vmm::volatile_io::Window;
+
+/// Bytes read at a time.
+const CHUNK: usize = 1 << 20;
+/// Zeros of this length become holes.
+const HOLE: usize = 64 << 10;
+
+/// The formats that images are exported in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExportFormat {
+    /// As it is, with holes.
+    Raw,
+    /// QEMU's.
+    Qcow2,
+    /// VMware's, as EC2's image export takes it.
+    Vmdk,
+}
+
+impl ExportFormat {
+    fn name(self) -> &'static str {
+        match self {
+            ExportFormat::Raw => "raw",
+            ExportFormat::Qcow2 => "qcow2",
+            ExportFormat::Vmdk => "vmdk",
+        }
+    }
+}
+
+/// Write all of `layer` to a new file. Answers the file's SHA-256 in hexadecimal.
+///
+/// # Errors
+/// A file that is there already; for other formats than raw a machine without `qemu-img`.
+pub fn export(layer: &dyn Layer, to: &Path, format: ExportFormat) -> Result<String, StorageError> {
+    if to.exists() {
+        let source = io::Error::from(io::ErrorKind::AlreadyExists);
+        return Err(StorageError::Io { action: "write", path: to.into(), source });
+    }
+    let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let raw = tempfile::NamedTempFile::new_in(folder).map_err(StorageError::io("write into", folder))?;
+    copy(layer, raw.as_file()).map_err(StorageError::io("write", to))?;
+    let done = match format {
+        ExportFormat::Raw => raw,
+        _ => convert(raw.path(), folder, format)?,
+    };
+    done.as_file().sync_all().map_err(StorageError::io("write", to))?;
+    let sum = digest(done.path()).map_err(StorageError::io("read", to))?;
+    // There at once and as a whole, or not at all.
+    done.persist_noclobber(to).map_err(|error| StorageError::Io {
+        action: "write",
+        path: to.into(),
+        source: error.error,
+    })?;
+    Ok(sum)
+}
+
+fn copy(layer: &dyn Layer, to: &File) -> io::Result<()> {
+    let size = layer.size();
+    to.set_len(size)?;
+    let mut buffer = vec![0; CHUNK];
+    let mut at = 0;
+    while at < size {
+        let length = usize::try_from(size - at).unwrap_or(CHUNK).min(CHUNK);
+        let Some(part) = buffer.get_mut(..length) else { return Err(io::ErrorKind::InvalidInput.into()) };
+        {
+            let slices = [VolatileSlice::from(&mut *part)];
+            let window = Window::whole(&slices).ok_or(io::ErrorKind::InvalidInput)?;
+            layer.read_layer(window, at, Wait::Allowed)?;
+        }
+        for (index, piece) in part.chunks(HOLE).enumerate() {
+            if piece.iter().any(|byte| *byte != 0) {
+                to.write_all_at(piece, at + (index * HOLE) as u64)?;
+            }
+        }
+        at += length as u64;
+    }
+    Ok(())
+}
+
+fn convert(raw: &Path, folder: &Path, format: ExportFormat) -> Result<tempfile::NamedTempFile, StorageError> {
+    let out = tempfile::NamedTempFile::new_in(folder).map_err(StorageError::io("write into", folder))?;
+    let failed = |source| StorageError::Io { action: "convert with qemu-img into", path: folder.into(), source };
+    let ran = Command::new("qemu-img")
+        .args(["convert", "-f", "raw", "-O", format.name()])
+        .args((format == ExportFormat::Vmdk).then_some("-osubformat=streamOptimized"))
+        .arg(raw)
+        .arg(out.path())
+        .output()
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                failed(io::Error::new(error.kind(), "it is not installed: sudo apt-get install qemu-utils"))
+            }
+            _ => failed(error),
+        })?;
+    if !ran.status.success() {
+        return Err(failed(io::Error::other(String::from_utf8_lossy(&ran.stderr).trim().to_owned())));
+    }
+    Ok(out)
+}
+
+fn digest(path: &Path) -> io::Result<String> {
+    struct Hash(Sha256);
+    impl Write for Hash {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.update(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut hash = Hash(Sha256::new());
+    io::copy(&mut OpenOptions::new().read(true).open(path)?, &mut hash)?;
+    Ok(hex::encode(hash.0.finalize()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+    use crate::storage::{Chain, OpenMode, VolumePaths};
+    use crate::vmm::backend::BlockBackend;
+
+    #[test]
+    fn a_chain_becomes_one_sparse_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let image = dir.path().join("image");
+        std::fs::write(&image, vec![5; 128 << 10]).unwrap();
+        let chain = Chain { image: Some(image), frozen: Vec::new() };
+        let top = VolumePaths::in_folder(dir.path(), "a");
+        let volume = chain.create(&top, 8 << 20, OpenMode::ReadWrite).unwrap();
+        let mut bytes = [9; 4096];
+        BlockBackend::write(&volume, &[VolatileSlice::from(&mut bytes[..])], 4096, Wait::Allowed).unwrap();
+        volume.close().unwrap();
+        drop(volume);
+        let chain = Chain { frozen: vec![top], ..chain };
+        let layer = chain.open().unwrap().unwrap();
+        let to = dir.path().join("out.raw");
+        let sum = export(&*layer, &to, ExportFormat::Raw).unwrap();
+        let written = std::fs::read(&to).unwrap();
+        assert_eq!(written.len(), 8 << 20);
+        assert_eq!((written[0], written[4096], written[8192], written[1 << 20]), (5, 9, 5, 0));
+        assert_eq!(sum, hex::encode(Sha256::digest(&written)));
+        assert!(std::fs::metadata(&to).unwrap().blocks() * 512 < 1 << 20);
+        assert!(export(&*layer, &to, ExportFormat::Raw).is_err());
+
+        if Command::new("qemu-img").arg("--version").output().is_err() {
+            eprintln!("SKIPPED: qcow2 and VMDK need qemu-img: sudo apt-get install qemu-utils");
+            return;
+        }
+        for (name, format) in [("out.qcow2", ExportFormat::Qcow2), ("out.vmdk", ExportFormat::Vmdk)] {
+            let converted = dir.path().join(name);
+            export(&*layer, &converted, format).unwrap();
+            let same = Command::new("qemu-img").arg("compare").args([&to, &converted]).status().unwrap();
+            assert!(same.success(), "{name}");
+        }
+    }
+}
