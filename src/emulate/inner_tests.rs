@@ -15,7 +15,7 @@ struct Files(Arc<AtomicUsize>);
 impl Disks for Files {
     fn take(&self, disk: &InnerDisk) -> io::Result<()> {
         self.0.fetch_add(1, Ordering::Relaxed);
-        if disk.target % 2 == 0 { Ok(()) } else { Err(io::Error::other("odd")) }
+        if disk.target.is_multiple_of(2) { Ok(()) } else { Err(io::Error::other("odd")) }
     }
 
     fn let_go(&self, _: &InnerDisk) -> io::Result<()> {

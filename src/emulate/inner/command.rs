@@ -215,7 +215,8 @@ impl Command {
             thread::spawn(move || write_input(&server, stream, pipe, &input, &held));
         }
         let (drained, both_drained) = mpsc::channel();
-        let pipes: [(Kind, &Arc<Window>, Option<Box<dyn Read + Send>>); 2] = [
+        type Pipe = Option<Box<dyn Read + Send>>;
+        let pipes: [(Kind, &Arc<Window>, Pipe); 2] = [
             (Kind::Stdout, &self.stdout, child.stdout.take().map(|pipe| Box::new(pipe) as _)),
             (Kind::Stderr, &self.stderr, child.stderr.take().map(|pipe| Box::new(pipe) as _)),
         ];
