@@ -69,7 +69,9 @@ impl Region {
                 boot,
             },
         };
+        super::step::reached("image: to be recorded");
         self.add_image(&image)?;
+        super::step::reached("image: recorded");
         Ok(image)
     }
 

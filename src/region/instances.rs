@@ -91,7 +91,9 @@ impl Region {
             Ok((instance, files))
         })?;
         // What is left if this is cut short is found by `prune`.
+        super::step::reached("terminate: record changed");
         self.remove_files(&files)?;
+        super::step::reached("terminate: volumes removed");
         let records = self.paths.instance(instance_id);
         match std::fs::remove_dir_all(&records) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {

@@ -133,6 +133,7 @@ impl Region {
                     let mut volume = new_volume(&volume_id, size, layers.clone(), "");
                     attach_root(&mut volume, &instance);
                     put_volume(tables, &volume)?;
+                    super::step::reached("run: in the transaction");
                     // Inside the transaction: either all of it is there afterwards or only files that nothing names.
                     let files = places.layer(&volume_id);
                     made.push((paths.instance(&instance_id), Some(files.clone())));
@@ -155,6 +156,7 @@ impl Region {
                 })
                 .collect::<Result<Vec<_>, _>>()
         });
+        super::step::reached("run: recorded");
         if launched.is_err() {
             for (records, files) in made {
                 let _ = files.map(|files| files.remove());

@@ -99,6 +99,7 @@ impl Region {
     /// `IncorrectInstanceState` where it is terminated.
     pub fn stop_instance(&mut self, instance_id: &str, force: bool) -> Result<(StateName, StateName), RegionError> {
         let (before, after) = self.mark_stopping(instance_id)?;
+        super::step::reached("stop: recorded");
         if after == StateName::Stopping {
             self.tell(instance_id, Message::Shutdown { force });
         }
@@ -180,6 +181,7 @@ impl Region {
             }
             Ok(())
         })?;
+        super::step::reached("terminate: recorded");
         if after.state.name == StateName::ShuttingDown {
             if self.has_process(instance_id) {
                 self.tell(instance_id, Message::Shutdown { force: true });
@@ -305,6 +307,7 @@ impl Region {
             }
             Ok(())
         })?;
+        super::step::reached("process: end recorded");
         if let Some(reason) = delete {
             self.delete_instance(instance_id, reason)?;
         }

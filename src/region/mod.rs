@@ -16,6 +16,7 @@ pub mod paths;
 pub mod process;
 mod prune;
 mod snapshots;
+mod step;
 pub mod store;
 mod volumes;
 

@@ -76,6 +76,7 @@ impl Region {
             .stdout(Stdio::from(lock.file().try_clone()?))
             .stderr(log)
             .spawn()?;
+        super::step::reached("run: process spawned");
         let order = Order {
             paths: self.paths.clone(),
             spec,
@@ -90,6 +91,7 @@ impl Region {
         let mut stream = &ours;
         stream.write_all(&(order.len() as u32).to_le_bytes())?;
         stream.write_all(&order)?;
+        super::step::reached("run: order given");
         let (_, observer) = Observer::over(ours)?;
         drop(lock);
         Ok(observer)
@@ -122,6 +124,7 @@ fn serve() -> io::Result<()> {
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
     let order = read_order(&owner)?;
+    super::step::reached("process: order read");
     // Known to be this process's from now on, also to people.
     lock.sign()?;
     let id = order.spec.metadata.instance_id.clone();
@@ -171,7 +174,10 @@ impl Keeper {
             Update::Stage(mark) if mark.stage == Stage::Machine && !self.runs => {
                 self.runs = true;
                 let ports = std::mem::take(&mut self.ports);
-                self.with(|region| region.process_runs(&id, ports))
+                super::step::reached("process: guest runs");
+                let result = self.with(|region| region.process_runs(&id, ports));
+                super::step::reached("process: recorded as running");
+                result
             }
             // Told before the guest runs; kept until then, for a transaction less.
             Update::Published(ports) if !self.runs => {
@@ -181,6 +187,7 @@ impl Keeper {
             Update::Published(ports) => self.with(|region| region.process_publishes(&id, ports)),
             Update::Judged(Some(verdict)) => self.with(|region| region.process_judged(&id, verdict)),
             Update::Ended(_) => {
+                super::step::reached("process: guest ended");
                 let result = outcome.map_or(Ok(()), |outcome| self.with(|region| region.process_ended(&id, outcome)));
                 self.lock = None;
                 result

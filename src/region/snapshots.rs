@@ -58,7 +58,9 @@ impl Region {
             put_snapshot(tables, &snapshot)?;
             Ok((volume, layer))
         })?;
+        super::step::reached("snapshot: recorded");
         let done = self.switch(&volume, &next);
+        super::step::reached("snapshot: taken");
         self.finish_snapshot(volume)?;
         done?;
         self.snapshot(&snapshot_id)
@@ -122,6 +124,7 @@ impl Region {
             put_volume(tables, &volume)?;
             Ok(unneeded)
         })?;
+        super::step::reached("snapshot: completed");
         self.remove_files(&unneeded)
     }
 

@@ -218,12 +218,14 @@ impl Region {
             let device = volume.attachments[0].device.clone();
             Ok((volume, device))
         })?;
+        super::step::reached("attach: recorded");
         let spec = Places { paths: &self.paths }.volume_spec(&volume, &device, false);
         let told = self.change_volume(instance_id, VolumeChange::Attach { volume: spec });
         if let Err(error) = told {
             self.edit(volume_id, |volume| release(volume))?;
             return Err(error);
         }
+        super::step::reached("attach: done by the process");
         self.edit(volume_id, |volume| set_attachment(volume, AttachmentState::Attached))?;
         Ok(device)
     }
@@ -253,11 +255,13 @@ impl Region {
             attached = instance_id;
             Ok(())
         })?;
+        super::step::reached("detach: recorded");
         let change = VolumeChange::Detach { volume_id: volume_id.to_owned(), force };
         if let Err(error) = self.change_volume(&attached, change) {
             self.edit(volume_id, |volume| set_attachment(volume, AttachmentState::Attached))?;
             return Err(error);
         }
+        super::step::reached("detach: done by the process");
         self.edit(volume_id, release)?;
         Ok(())
     }
