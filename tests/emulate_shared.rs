@@ -113,6 +113,10 @@ fn two_commands_at_once_have_drives_and_ports_of_their_own() {
     third.drive(on(&disks[0]));
     let error = third.start().err().unwrap();
     assert!(matches!(&error, Error::Drive(why) if why.contains("lock")), "{error}");
+    // But it can be read.
+    let mut third = shared.command(COPY, 0);
+    third.drive(Drive { read_only: true, ..on(&disks[0]) });
+    assert_eq!(third.start().unwrap().wait(Some(LIMIT)).unwrap().code(), Some(7));
     for (n, running) in running.iter_mut().enumerate() {
         running.stdin.take().unwrap().write_all(&[b'a' + n as u8; 512]).unwrap();
         assert_eq!(output(running), [b'0' + n as u8; 512]);

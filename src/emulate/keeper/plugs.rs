@@ -133,6 +133,9 @@ impl Plugs {
         std::fs::OpenOptions::new().read(true).write(!drive.read_only).open(&drive.path)?;
         let driver = if is_block_device(&drive.path) { "host_device" } else { "file" };
         let cache = json!({ "direct": false, "no-flush": drive.cache == Cache::Unsafe });
+        // One that is only read takes no lock, and none is in its way: a layer that was frozen while it is in use has a
+        // writer that does not write any more. One that is written is one command's alone.
+        let locking = if drive.read_only { "off" } else { "auto" };
         let node = format!("{id}-node");
         self.qmp().execute(
             "blockdev-add",
@@ -140,7 +143,7 @@ impl Plugs {
                 "driver": "raw", "node-name": node, "read-only": drive.read_only, "discard": "unmap", "cache": cache,
                 "file": {
                     "driver": driver, "filename": drive.path, "read-only": drive.read_only, "discard": "unmap",
-                    "cache": cache,
+                    "cache": cache, "locking": locking,
                 },
             }),
         )?;
