@@ -10,7 +10,7 @@ use super::event::End;
 use super::event::{Event, VolumeChange};
 use super::instance::{Tell, failed};
 use super::running::StartError;
-use super::spec::{InstanceSpec, VolumeSpec};
+use super::spec::{InstanceSpec, VOLUME_SLOTS, VolumeSpec};
 use crate::storage::{LiveVolume, OpenMode};
 use crate::vmm::config::{VolumeConfig, VolumeIdentity};
 use crate::vmm::machine::MachineHandle;
@@ -124,8 +124,16 @@ impl Volumes {
         if self.find(&spec.volume_id).is_ok() {
             return Ok(());
         }
-        let attached = Attached::open(spec)?;
+        let mut attached = Attached::open(spec)?;
         if let Some(machine) = machine {
+            // A slot whose volume was taken away by force is not free before the guest has said so. Any other does as well; the
+            // next boot has the recorded one.
+            let free = machine.free_slots();
+            if !free.contains(&attached.spec.slot)
+                && let Some(other) = free.into_iter().find(|slot| VOLUME_SLOTS.contains(slot))
+            {
+                attached.spec.slot = other;
+            }
             machine.attach_volume(attached.config(false))?;
         }
         self.lock().push(attached);
