@@ -34,6 +34,10 @@ pub enum Command {
     Run(RunArgs),
     /// Run user-data on a throw-away instance and end with its status.
     Test(TestArgs),
+    /// Run `test` on user-data now, and again whenever the file is saved.
+    Watch(TestArgs),
+    /// Launch an instance with what another was launched with, under a new instance id.
+    Rerun(RerunArgs),
     /// Check user-data without launching anything.
     Lint(LintArgs),
     /// Images (AMIs): import, pull, list, describe, remove.
@@ -215,7 +219,7 @@ pub enum EmulateCommand {
 }
 
 /// What an instance is launched with; `run` and `test` share it.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct LaunchArgs {
     /// The instance type.
     #[arg(short = 't', long, value_name = "TYPE", default_value = "t3.small", env = "AMIABLE_INSTANCE_TYPE")]
@@ -331,6 +335,37 @@ pub struct TestArgs {
     /// Keep the instance for a look.
     #[arg(long)]
     pub keep: bool,
+}
+
+/// `amiable rerun`.
+#[derive(Debug, Args)]
+pub struct RerunArgs {
+    /// Id, the start of an id, or name.
+    pub instance: String,
+    /// Other user-data: a file, or - for standard input.
+    #[arg(short = 'u', long, value_name = "FILE", value_parser = parse::file_argument)]
+    pub user_data: Option<PathBuf>,
+    /// Leave the instance running in the background, and print its id.
+    #[arg(short, long, conflicts_with = "rm")]
+    pub detach: bool,
+    /// End when this is reached (with --detach: return).
+    #[arg(long, value_name = "WHAT")]
+    pub wait: Option<Wait>,
+    /// Delete the instance at the end.
+    #[arg(long)]
+    pub rm: bool,
+    /// Show stages only, not the guest's console.
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Make what the checks of the user-data find errors instead of warnings.
+    #[arg(long)]
+    pub strict: bool,
+    /// Give up after this time.
+    #[arg(long, value_name = "TIME", value_parser = parse::duration)]
+    pub timeout: Option<Duration>,
+    /// At the end, print the stages with their times on stdout in this form.
+    #[arg(long, value_name = "FORM")]
+    pub timings: Option<Timings>,
 }
 
 /// `amiable modify`.

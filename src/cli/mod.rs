@@ -23,6 +23,7 @@ mod terminal;
 mod types;
 mod user_data;
 mod volumes;
+mod watch;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -62,6 +63,8 @@ fn dispatch(cli: Cli, started: Instant) -> Result<u8, CliError> {
     match cli.command {
         Command::Run(args) => return run::run(args, emulate, started),
         Command::Test(args) => return run::test(args, emulate, started),
+        Command::Watch(args) => return watch::run(&args, started),
+        Command::Rerun(args) => return run::rerun(args, emulate, started),
         Command::Doctor => return doctor::run(),
         Command::Lint(args) => user_data::run(&args)?,
         Command::Image(command) => image::run(command, emulate, started)?,

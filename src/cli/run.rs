@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
-use super::args::{LaunchArgs, RunArgs, TestArgs, Timings, Wait};
+use super::args::{LaunchArgs, RerunArgs, RunArgs, TestArgs, Timings, Wait};
 use super::error::{CliError, exit};
 use super::output::write_out;
 use super::progress::Progress;
@@ -99,20 +99,62 @@ fn launch_and_watch(
     let mut region = super::open_region()?;
     let way = launch::choose(emulate, region.paths())?;
     let request = request(&mut region, image, data, args, manner, &way, &progress)?;
-    let mut launched = region.run_instances(&request, manner.count).map_err(|e| super::region_error(&e))?;
+    launch_request(region, &request, args, manner, &way, &progress, started)
+}
+
+/// `amiable rerun`: what an instance was launched with, once more, with other user-data if that is given.
+pub fn rerun(args: RerunArgs, emulate: bool, started: Instant) -> Result<u8, CliError> {
+    let progress = Progress::new();
+    let region = super::open_region()?;
+    let instance = region.instance(&args.instance).map_err(|e| super::instances::not_found(&e))?;
+    let mut request = region.relaunch(&instance).map_err(|e| super::region_error(&e))?;
+    if let Some(path) = &args.user_data {
+        let bytes = user_data::read(path)?;
+        user_data::check(path, &bytes, args.strict)?;
+        request.parameters.user_data = Some(bytes);
+    }
+    let manner = Manner {
+        goal: if args.wait == Some(Wait::UserData) { Goal::UserData } else { Goal::PowerOff },
+        count: 1,
+        detach: args.detach,
+        console: !args.quiet && !args.detach,
+        interactive: false,
+        keep: !args.rm,
+        throw_away: request.parameters.throw_away,
+        private_ip: None,
+        shutdown_behavior: request.shutdown_behavior,
+        default_key: false,
+    };
+    let way = launch::choose(emulate || instance.amiable.emulated, region.paths())?;
+    request.emulated = way.is_emulated();
+    request.bound_to_command = manner.bound_to_command();
+    let shared = LaunchArgs { timeout: args.timeout, timings: args.timings, ..LaunchArgs::default() };
+    launch_request(region, &request, &shared, &manner, &way, &progress, started)
+}
+
+fn launch_request(
+    mut region: Region,
+    request: &LaunchRequest,
+    args: &LaunchArgs,
+    manner: &Manner,
+    way: &Way,
+    progress: &Progress,
+    started: Instant,
+) -> Result<u8, CliError> {
+    let mut launched = region.run_instances(request, manner.count).map_err(|e| super::region_error(&e))?;
     if way.is_emulated() {
         progress.note("emulated host: QEMU TCG with nested SVM; expect a minute where KVM takes seconds");
     }
     if manner.detach {
-        return detach(&mut region, launched, &way, args, manner, &progress, started);
+        return detach(&mut region, launched, way, args, manner, progress, started);
     }
     let Some(pending) = launched.pop() else { return Ok(0) };
     let instance = pending.instance.clone();
     let mut observer =
-        region.start_process(pending, &way, manner.bound_to_command(), started).map_err(|e| super::region_error(&e))?;
-    progress.note(&headline(&instance, image));
-    let watched = follow(&mut region, &instance, &mut observer, args, manner, &way, &progress);
-    conclude(&mut region, &instance, &watched, &observer, args, manner, &progress)
+        region.start_process(pending, way, manner.bound_to_command(), started).map_err(|e| super::region_error(&e))?;
+    progress.note(&headline(&instance, &request.image.name));
+    let watched = follow(&mut region, &instance, &mut observer, args, manner, way, progress);
+    conclude(&mut region, &instance, &watched, &observer, args, manner, progress)
 }
 
 fn headline(instance: &Instance, image: &str) -> String {

@@ -198,6 +198,33 @@ impl Region {
         })
     }
 
+    /// What an instance was launched with, as a request for one like it. Its address and its other volumes are its own.
+    ///
+    /// # Errors
+    /// `InvalidAMIID.NotFound` if its image was deleted.
+    pub fn relaunch(&self, instance: &Instance) -> Result<LaunchRequest, RegionError> {
+        let of = instance_types::find(&instance.instance_type)
+            .ok_or_else(|| Ec2Error::invalid_instance_type(&instance.instance_type))?;
+        let mut parameters = self.launch_parameters(&instance.instance_id)?;
+        // A port that was taken is taken still.
+        parameters.forwards.iter_mut().filter(|f| f.guest_port == 22).for_each(|f| f.host.set_port(0));
+        let root = self.volume(&instance.root_volume_id)?;
+        Ok(LaunchRequest {
+            image: self.image(&instance.image_id)?,
+            instance_type: of,
+            metadata_options: instance.metadata_options,
+            tags: instance.tags.iter().map(|tag| (tag.key.clone(), tag.value.clone())).collect(),
+            private_ip: None,
+            root_size: Some(root.amiable.size_in_bytes),
+            volumes: Vec::new(),
+            shutdown_behavior: instance.amiable.shutdown_behavior,
+            termination_protection: false,
+            emulated: instance.amiable.emulated,
+            bound_to_command: false,
+            parameters,
+        })
+    }
+
     /// What an instance was launched with.
     pub fn launch_parameters(&self, instance_id: &str) -> Result<LaunchParameters, RegionError> {
         Ok(self.store.tables().launch(instance_id)?.unwrap_or_default())

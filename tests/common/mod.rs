@@ -43,8 +43,25 @@ impl Lab {
         lab.emulate = !String::from_utf8_lossy(&doctor.stdout)
             .lines()
             .any(|l| l.starts_with("ok") && l.contains("/dev/kvm is usable"));
+        lab.tidy_up_at_the_end();
         eprintln!("real guests run {}", if lab.emulate { "in the emulated host" } else { "on this machine's KVM" });
         lab
+    }
+
+    /// The home is a static's, which nothing drops: a shell waits for this process's end, ends the emulated host that stays up, and
+    /// deletes the home.
+    fn tidy_up_at_the_end(&self) {
+        let script = r#"while kill -0 "$1" 2>/dev/null; do sleep 1; done; "$2" emulate stop >/dev/null 2>&1; rm -rf "$AMIABLE_HOME""#;
+        let binary = target("x86_64-unknown-linux-musl/release/amiable");
+        Command::new("sh")
+            .args(["-c", script, "tidy-up", &std::process::id().to_string()])
+            .arg(binary)
+            .env("AMIABLE_HOME", self.home.path())
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
     }
 
     fn import(&self, image: &str) {
