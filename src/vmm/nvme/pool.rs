@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
 use super::controller::{Controller, lock};
+use crate::vmm::memory::THREAD_STACK;
 
 /// The most threads of a controller: accesses to the host's disk in flight.
 pub const LIMIT: usize = 8;
@@ -41,7 +42,11 @@ impl Pool {
         }
         if state.idle <= state.ready.len() && state.threads.len() < self.limit {
             let controller = Arc::clone(controller);
-            match Builder::new().name("nvme-io".into()).spawn(move || controller.pool.work(&controller)) {
+            match Builder::new()
+                .name("nvme-io".into())
+                .stack_size(THREAD_STACK)
+                .spawn(move || controller.pool.work(&controller))
+            {
                 Ok(thread) => state.threads.push(thread),
                 Err(error) => log::warn!("can't start an NVMe I/O thread: {error}"),
             }
