@@ -154,10 +154,19 @@ fn detach(home: &Path) -> Value {
             stages.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).find(|s| s["stage"] == "machine");
         // Counted from the command's main function; until then a static program's exec takes what `whole` shows beside it.
         let ms = machine.unwrap()["ms"].as_f64().unwrap();
+        let keys = Paths::under(home).identity_keys().join("keys.pem");
+        let limit = Instant::now() + Duration::from_secs(30);
+        while !keys.exists() && Instant::now() < limit {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         amiable(home).args(["terminate", &id]).output().unwrap();
         (ms, whole)
     };
-    run();
+    // The region's identity keys are made once, by the first instance, on a thread beside it; they cost a processor for a second.
+    let keys = Paths::under(home).identity_keys().join("keys.pem");
+    while !keys.exists() {
+        run();
+    }
     let (machine, whole): (Vec<f64>, Vec<f64>) = (0..15).map(|_| run()).unzip();
     json!({ "main to KVM_RUN": summary("ms", machine), "exec to exit": summary("ms", whole) })
 }

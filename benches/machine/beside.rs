@@ -238,25 +238,45 @@ fn memory(plan: &Plan, monitor: Monitor, figures: &mut Figures) -> Result<(), Fa
     let maps = fs::read_to_string(format!("/proc/{}/smaps", guest.id()))?;
     let beyond =
         beyond_guest(&maps, monitors::guest_mib(monitor) << 10).ok_or("no mapping is as large as the guest")?;
-    figures.add(format!("{}/memory/beyond-guest", monitor.name()), "MB", beyond as f64 * 1024.0 / 1e6);
+    for (name, kib) in [("beyond-guest", beyond.files + beyond.anonymous), ("files", beyond.files)] {
+        figures.add(format!("{}/memory/{name}", monitor.name()), "MB", kib as f64 * 1024.0 / 1e6);
+    }
     Ok(())
 }
 
-/// PSS in KiB of all mappings but the one that is as large as the guest's memory.
-fn beyond_guest(maps: &str, guest_kib: u64) -> Option<u64> {
+/// PSS in KiB of what is not the guest's memory.
+#[derive(Default)]
+struct Beyond {
+    /// Pages of mapped files: the program itself and its libraries, shared by all that run them.
+    files: u64,
+    /// Everything else.
+    anonymous: u64,
+}
+
+/// The mapping that is as large as the guest's memory is the guest's memory.
+fn beyond_guest(maps: &str, guest_kib: u64) -> Option<Beyond> {
     let field =
         |line: &str, name: &str| line.strip_prefix(name)?.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok();
-    let (mut size, mut beyond, mut found) = (0, 0, false);
+    let (mut size, mut pss, mut in_file, mut found) = (0, 0, false, false);
+    let mut beyond = Beyond::default();
     for line in maps.lines() {
-        if let Some(kib) = field(line, "Size:") {
+        // "start-end permissions offset device inode path"
+        if line.split(' ').next().is_some_and(|word| word.contains('-')) {
+            in_file = line.split_whitespace().nth(5).is_some_and(|path| path.starts_with('/'));
+        } else if let Some(kib) = field(line, "Size:") {
             size = kib;
         } else if let Some(kib) = field(line, "Pss:") {
+            pss = kib;
             // The kernel joins what lies beside it and is alike.
             if size >= guest_kib && size < guest_kib + (32 << 10) {
                 found = true;
-            } else {
-                beyond += kib;
+                pss = 0;
             }
+        } else if let Some(anonymous) = field(line, "Anonymous:") {
+            // What a private mapping of a file has written is no longer the file's.
+            let anonymous = if in_file { anonymous.min(pss) } else { pss };
+            beyond.anonymous += anonymous;
+            beyond.files += pss - anonymous;
         }
     }
     found.then_some(beyond)

@@ -17,6 +17,10 @@ pub const PAGE_SIZE: u64 = 4096;
 /// Bytes of a huge page of the host.
 const HUGE_PAGE: usize = 2 << 20;
 
+/// The stack of each thread of a machine: less than a huge page. What is mapped right below the guest's memory ends at a huge
+/// page's boundary, and a stack of 2 MiB there would be one huge page at its first use.
+pub const THREAD_STACK: usize = 1 << 20;
+
 /// Why guest memory could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {

@@ -14,6 +14,7 @@ use super::device::Action;
 use super::kvm::kick::{Kickable, ThreadId};
 use super::kvm::vcpu::{Buses, Event, Vcpu};
 use super::machine::Exit;
+use super::memory::THREAD_STACK;
 
 /// What the vCPU threads, the one that runs the machine and the handles share.
 pub struct Shared {
@@ -117,7 +118,7 @@ pub fn run(vcpus: Vec<Vcpu>, buses: &Arc<Buses>, shared: &Arc<Shared>, on_first_
                 let shared = Arc::clone(&shared);
                 move || vcpu_thread(vcpu, index, &buses, &shared, &first_run)
             };
-            let thread = Builder::new().name(format!("vcpu{index}")).spawn(body);
+            let thread = Builder::new().name(format!("vcpu{index}")).stack_size(THREAD_STACK).spawn(body);
             thread.map_err(|e| shared.end(Exit::InternalError(format!("cannot start a vCPU thread: {e}")))).ok()
         })
         .collect();

@@ -8,6 +8,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use super::controller::{Controller, lock};
+use crate::vmm::memory::THREAD_STACK;
 
 /// The most threads of a controller: accesses to the host's disk in flight.
 pub const LIMIT: usize = 8;
@@ -54,7 +55,11 @@ impl Pool {
         if state.idle <= state.ready.len() && state.live < self.limit {
             state.threads.retain(|thread| !thread.is_finished());
             let controller = Arc::clone(controller);
-            match Builder::new().name("nvme-io".into()).spawn(move || controller.pool.work(&controller)) {
+            match Builder::new()
+                .name("nvme-io".into())
+                .stack_size(THREAD_STACK)
+                .spawn(move || controller.pool.work(&controller))
+            {
                 Ok(thread) => {
                     state.threads.push(thread);
                     state.live += 1;

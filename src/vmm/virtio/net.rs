@@ -14,6 +14,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use super::net_worker::NetWorker;
 use super::{Activation, VirtioDevice};
 use crate::vmm::backend::NetBackend;
+use crate::vmm::memory::THREAD_STACK;
 
 const ID: u16 = 1;
 const CLASS: u32 = 0x02_00_00;
@@ -105,7 +106,8 @@ impl VirtioDevice for VirtioNet {
         let stop = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?);
         let backend = self.backend.take().ok_or_else(|| io::Error::other("the network behind it is gone"))?;
         let worker = NetWorker::new(rx, tx, features, interrupt, Arc::clone(&stop));
-        let thread = thread::Builder::new().name("net".into()).spawn(move || worker.run(backend))?;
+        let thread =
+            thread::Builder::new().name("net".into()).stack_size(THREAD_STACK).spawn(move || worker.run(backend))?;
         self.worker = Some(Worker { thread, stop });
         Ok(())
     }
