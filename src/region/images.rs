@@ -46,14 +46,14 @@ impl Region {
         check_name(request.name)?;
         let existing =
             self.store.tables().find_images::<Image>(request.name)?.into_iter().find(|i| i.name == request.name);
-        if let Some(existing) = &existing {
-            if !request.replace {
-                return Err(Ec2Error::new(
-                    "InvalidAMIName.Duplicate",
-                    format!("AMI name {} is already in use by AMI {}", request.name, existing.image_id),
-                )
-                .into());
-            }
+        if let Some(existing) = &existing
+            && !request.replace
+        {
+            return Err(Ec2Error::new(
+                "InvalidAMIName.Duplicate",
+                format!("AMI name {} is already in use by AMI {}", request.name, existing.image_id),
+            )
+            .into());
         }
         let image_id = IdKind::Image.generate();
         let disk = self.paths.image_disk(&image_id);

@@ -222,7 +222,7 @@ impl Region {
         let spec = Places { paths: &self.paths }.volume_spec(&volume, &device, false);
         let told = self.change_volume(instance_id, VolumeChange::Attach { volume: spec });
         if let Err(error) = told {
-            self.edit(volume_id, |volume| release(volume))?;
+            self.edit(volume_id, release)?;
             return Err(error);
         }
         super::step::reached("attach: done by the process");

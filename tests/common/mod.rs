@@ -53,7 +53,9 @@ impl Lab {
     fn tidy_up_at_the_end(&self) {
         let script = r#"while kill -0 "$1" 2>/dev/null; do sleep 1; done; "$2" emulate stop >/dev/null 2>&1; rm -rf "$AMIABLE_HOME""#;
         let binary = target("x86_64-unknown-linux-musl/release/amiable");
-        Command::new("sh")
+        // It outlives this process, so nobody here waits for it.
+        #[expect(clippy::zombie_processes)]
+        let _shell = Command::new("sh")
             .args(["-c", script, "tidy-up", &std::process::id().to_string()])
             .arg(binary)
             .env("AMIABLE_HOME", self.home.path())
@@ -70,6 +72,11 @@ impl Lab {
             let import = self.amiable(&["image", "import", file.to_str().unwrap(), "--name", image]).output().unwrap();
             assert!(import.status.success(), "{}", text(&import.stderr));
         }
+    }
+
+    /// Whether real guests run in the emulated host.
+    pub fn is_emulated(&self) -> bool {
+        self.emulate
     }
 
     /// The command with these arguments.
