@@ -3,11 +3,12 @@
 use std::net::Ipv4Addr;
 
 use super::Region;
+use super::attachments::release;
 use super::error::RegionError;
 use super::lock;
 use super::model::{Instance, StateName, StateReason};
 use super::store::{InstanceRow, Tables};
-use super::volumes::{forget, put_volume, release, volumes_of};
+use super::volumes::{forget, put_volume, volumes_of};
 use crate::ec2::Ec2Error;
 
 impl Instance {

@@ -1,25 +1,24 @@
 //! RunInstances and StartInstances up to the moment when a process is to be started: records, volumes, specification.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::attachments::{attach_root, place, set_attachment};
 use super::error::RegionError;
 use super::instances::put;
 use super::lock::InstanceLock;
-use super::model::{
-    AttachmentState, Image, Instance, InstanceFacts, Layers, ShutdownBehavior, State, StateName, Tag, Volume,
-};
+use super::model::{AttachmentState, Image, Instance, InstanceFacts, Layers, ShutdownBehavior, State, StateName, Tag};
+use super::specification::specification;
 use super::store::Tables;
-use super::volumes::{Places, attach_root, new_volume, place, put_volume, set_attachment, volumes_of};
+use super::volumes::{Places, new_volume, put_volume, volumes_of};
 use super::{Region, now};
 use crate::ec2::ids::{self, IdKind};
 use crate::ec2::instance_types::{self, InstanceType};
 use crate::ec2::metadata_options::MetadataOptions;
 use crate::ec2::{Ec2Error, network, tags, user_data};
-use crate::host::spec::{BootSpec, InstanceSpec, NetworkSpec, PortForward};
-use crate::imds::{KeyPair, Metadata, NetworkInterface, Placement, SecurityGroup, block_device_mapping};
+use crate::host::spec::{InstanceSpec, PortForward};
 use crate::storage::{OpenMode, Volume as VolumeFile};
 
 /// The Availability Zone that everything is in.
@@ -244,62 +243,6 @@ fn lock(paths: &super::paths::Paths, instance_id: &str) -> Result<InstanceLock, 
     })
 }
 
-/// All that the instance's process needs to know. With its image, what that boots counts; else its volume is looked at.
-fn specification(
-    places: Places<'_>,
-    instance: &Instance,
-    parameters: &LaunchParameters,
-    image: Option<&Image>,
-    volumes: &[Volume],
-) -> Result<InstanceSpec, Ec2Error> {
-    let paths = places.paths;
-    let of = instance_types::find(&instance.instance_type)
-        .ok_or_else(|| Ec2Error::invalid_instance_type(&instance.instance_type))?;
-    let address = instance.address();
-    let spec_of = |volume: &Volume| {
-        let device = volume.attachments.first().map_or(&instance.root_device_name, |attachment| &attachment.device);
-        places.volume_spec(volume, device, parameters.throw_away)
-    };
-    let (root, others): (Vec<_>, Vec<_>) = volumes.iter().partition(|v| v.volume_id == instance.root_volume_id);
-    let root = root.first().ok_or_else(|| {
-        let text = format!(
-            "Instance '{}' does not have a volume attached at root ({})",
-            instance.instance_id, instance.root_device_name
-        );
-        Ec2Error::new("IncorrectInstanceState", text)
-    })?;
-    let names: Vec<&str> = others.iter().flat_map(|v| v.attachments.first()).map(|a| a.device.as_str()).collect();
-    Ok(InstanceSpec {
-        memory_mib: of.memory_mib,
-        cores: of.cores,
-        threads_per_core: of.threads_per_core,
-        uuid: ids::instance_uuid(&instance.instance_id),
-        root: spec_of(root),
-        volumes: others.iter().map(|volume| spec_of(volume)).collect(),
-        boot: BootSpec {
-            ready: None,
-            plan: image.map(|image| image.amiable.boot.clone()),
-            cache: paths.boot_cache(),
-            kernel: parameters.kernel.clone(),
-            initrd: parameters.initrd.clone(),
-            append: parameters.append.clone(),
-            keep_initrd: parameters.keep_initrd,
-        },
-        network: NetworkSpec {
-            mac: ids::mac_address(&instance.network_interface_id),
-            address,
-            prefix: network::DEFAULT_SUBNET_PREFIX,
-            dns: network::DEFAULT_VPC.dns(),
-            domain: network::Region::of_zone(ZONE)?.0.private_domain(),
-            upstreams: super::capacity::resolvers(),
-            forwards: parameters.forwards.clone(),
-            host_loopback: parameters.host_loopback.then_some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-        },
-        metadata: metadata(parameters, instance, address, &names)?,
-        identity_keys: paths.identity_keys(),
-    })
-}
-
 /// What EC2 checks before it accepts a launch.
 fn check(request: &LaunchRequest, count: u32) -> Result<(), Ec2Error> {
     if !(1..=MOST_INSTANCES).contains(&count) {
@@ -404,48 +347,4 @@ fn free_address(tables: &Tables<'_>) -> Result<Ipv4Addr, RegionError> {
         }
     }
     Err(Ec2Error::new("InsufficientFreeAddressesInSubnet", "The default subnet has no free address left").into())
-}
-
-/// What the metadata service tells of the instance.
-fn metadata(
-    parameters: &LaunchParameters,
-    instance: &Instance,
-    address: Ipv4Addr,
-    volumes: &[&str],
-) -> Result<Metadata, Ec2Error> {
-    let default = "default".to_owned();
-    let interface = NetworkInterface {
-        id: instance.network_interface_id.clone(),
-        mac: ids::mac_address(&instance.network_interface_id),
-        device_number: 0,
-        private_ipv4s: vec![address],
-        private_dns_name: instance.private_dns_name.clone(),
-        public: None,
-        security_groups: vec![SecurityGroup { id: IdKind::SecurityGroup.derive(&default), name: default.clone() }],
-        subnet_id: IdKind::Subnet.derive(&default),
-        subnet_cidr: network::default_subnet(0),
-        vpc_id: IdKind::Vpc.derive(&default),
-        vpc_cidr: network::DEFAULT_VPC,
-    };
-    let key_pair = parameters.public_key.as_ref().map(|key| KeyPair {
-        name: parameters.key_name.clone().unwrap_or_else(|| "key".to_owned()),
-        public_key: key.clone(),
-    });
-    Ok(Metadata {
-        account_id: network::DEFAULT_ACCOUNT.to_owned(),
-        instance_id: instance.instance_id.clone(),
-        image_id: instance.image_id.clone(),
-        reservation_id: instance.reservation_id.clone(),
-        instance_type: instance.instance_type.clone(),
-        architecture: instance.architecture.clone(),
-        launch_index: instance.ami_launch_index,
-        launch_time: jiff::Timestamp::now().as_second(),
-        placement: Placement::in_zone(ZONE)?,
-        network_interfaces: vec![interface],
-        key_pair,
-        tags: instance.tags.iter().map(|tag| (tag.key.clone(), tag.value.clone())).collect(),
-        block_device_mapping: block_device_mapping(&instance.root_device_name, volumes),
-        user_data: parameters.user_data.clone(),
-        options: instance.metadata_options,
-    })
 }

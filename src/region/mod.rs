@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod attachments;
 pub mod capacity;
 pub mod error;
 mod images;
@@ -16,6 +17,7 @@ pub mod paths;
 pub mod process;
 mod prune;
 mod snapshots;
+mod specification;
 mod step;
 pub mod store;
 mod volumes;

@@ -1,16 +1,6 @@
 use super::*;
 use crate::region::paths::Paths;
 
-#[test]
-fn device_names_are_ec2_s() {
-    for good in ["/dev/sdf", "/dev/sdz", "/dev/xvdb", "/dev/xvdba", "/dev/xvdcz"] {
-        assert!(is_device_name(good), "{good}");
-    }
-    for bad in ["sdf", "/dev/sda", "/dev/sda1", "/dev/sdF", "/dev/xvdda", "/dev/nvme1n1", "/dev/sdf/../x", ""] {
-        assert!(!is_device_name(bad), "{bad}");
-    }
-}
-
 fn region(home: &tempfile::TempDir) -> Region {
     Region::open(Paths::under(home.path())).unwrap()
 }
