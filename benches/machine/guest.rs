@@ -91,7 +91,7 @@ impl Random {
 }
 
 /// How much goes each way.
-const STREAM: usize = 8 * MIB;
+const STREAM: usize = 16 * MIB;
 const ROUND_TRIPS: usize = 500;
 
 /// Against [`serve`](super::beside::serve) at `address`.
