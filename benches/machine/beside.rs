@@ -35,7 +35,7 @@ pub struct Plan {
 }
 
 /// The size of the area on which disks are measured, in MiB, and where it begins: behind the tiny image.
-const AREA_MIB: u64 = 128;
+const AREA_MIB: u64 = 64;
 const AREA: u64 = 256 << 20;
 /// How often a guest may die.
 const ATTEMPTS: usize = 3;

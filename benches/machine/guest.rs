@@ -56,7 +56,7 @@ fn disk(name: &str, device: &str, offset: u64, mib: usize) -> Result<(), Failure
         tell(&format!("{name}/read-1m"), "MB/s", rate(taken));
     }
 
-    const OPERATIONS: usize = 2000;
+    const OPERATIONS: usize = 1000;
     let blocks = (mib * MIB / BLOCK) as u64;
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let small = &mut buffer[..BLOCK];
@@ -91,8 +91,8 @@ impl Random {
 }
 
 /// How much goes each way.
-const STREAM: usize = 32 * MIB;
-const ROUND_TRIPS: usize = 1000;
+const STREAM: usize = 16 * MIB;
+const ROUND_TRIPS: usize = 500;
 
 /// Against [`serve`](super::beside::serve) at `address`.
 fn net(address: &str) -> Result<(), Failure> {

@@ -23,7 +23,7 @@ use super::{Failure, debian};
 /// The partition of the tiny image that is empty and holds the guest's part.
 const PARTITION: u32 = 15;
 /// The other end says something every two seconds on its clock; under icount that is some ten seconds here.
-const SILENCE: Duration = Duration::from_secs(120);
+const SILENCE: Duration = Duration::from_secs(100);
 const BOOT: Duration = Duration::from_secs(300);
 /// How many emulated hosts may be needed for one monitor.
 const HOSTS: usize = 8;
@@ -107,9 +107,9 @@ fn plan(settings: &Settings, groups: Vec<Group>, work: &Path) -> Result<Plan, Fa
     })
 }
 
-/// Run by run. An emulated host that stands still is replaced, and the next goes on with what is left: under icount, QEMU sometimes
-/// waits with a halted CPU for an instruction count that a halted CPU does not reach, and its clock, so every time-out inside,
-/// stands.
+/// Run by run. An emulated host that as good as stands still is replaced, and the next goes on with what is left: under icount,
+/// QEMU's loop sometimes comes back from each few instructions with nothing done, and time-outs inside are no help, for they
+/// wait for the same clock.
 fn carry_out(settings: &Settings, mut plan: Plan, figures: &mut Figures) -> Result<(), Failure> {
     let name = plan.monitor.name();
     for _ in 0..HOSTS {
