@@ -8,6 +8,7 @@ use super::open_region;
 use super::output::{human_size, write_out};
 use crate::emulate::kvm_usable;
 use crate::host::emulated;
+use crate::host::sandbox::{Enforced, probe};
 use crate::region::capacity::{host_facts, resolvers};
 
 /// A look at one thing.
@@ -49,6 +50,18 @@ pub fn run() -> Result<u8, CliError> {
     checks.push(Check {
         what: "memory",
         result: Ok(format!("{} and {} CPUs for instances", human_size(host.memory_mib << 20), host.cpus)),
+    });
+    checks.push(Check {
+        what: "sandbox",
+        result: match probe() {
+            Enforced::Fully => Ok("instances' processes are shut into the region's files (Landlock)".to_owned()),
+            Enforced::Partly => Ok("an older Landlock: instances' processes are shut in as far as it goes".to_owned()),
+            Enforced::Not => Err(Trouble {
+                why: "this kernel has no Landlock: instances' processes are not shut in".to_owned(),
+                mend: None,
+                fatal: false,
+            }),
+        },
     });
     checks.push(disk(region.paths().data()));
     checks.push(Check {

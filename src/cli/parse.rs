@@ -42,22 +42,19 @@ pub fn port_forward(text: &str) -> Result<Publish, String> {
     Ok(Publish { host: SocketAddr::new(address, host_port), guest_port, udp })
 }
 
-/// `20G`, `20GiB`, `512M`, or bytes; a multiple of 1 MiB after rounding up.
+/// `20G`, `20GiB`, `512M`, or as at AWS a number of GiB.
 pub fn size(text: &str) -> Result<u64, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let number: u64 = text[..digits].parse().map_err(|_| "expected a size such as 20G or 512M".to_owned())?;
     let unit: u64 = match text[digits..].to_ascii_lowercase().trim_end_matches("ib").trim_end_matches('b') {
-        "" if digits == text.len() => 1,
+        "" if digits == text.len() => 1 << 30,
         "m" => 1 << 20,
         "g" => 1 << 30,
         "t" => 1 << 40,
         other => return Err(format!("'{other}' is not a unit: M, G or T")),
     };
     let bytes = number.checked_mul(unit).ok_or("too large")?;
-    bytes
-        .checked_next_multiple_of(1 << 20)
-        .filter(|b| (1 << 20..=16 << 40).contains(b))
-        .ok_or_else(|| "a volume has 1 MiB to 16 TiB".to_owned())
+    Some(bytes).filter(|b| (1 << 20..=16 << 40).contains(b)).ok_or_else(|| "a volume has 1 MiB to 16 TiB".to_owned())
 }
 
 /// `90s`, `10m`, `1h`, or seconds.

@@ -17,6 +17,7 @@ mod peers;
 pub mod process;
 pub mod record;
 pub mod running;
+pub mod sandbox;
 mod services;
 pub mod session;
 pub mod sockets;

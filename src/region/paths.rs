@@ -115,6 +115,11 @@ impl Paths {
         self.state.join("emulate")
     }
 
+    /// The directory for the store and the instances' records.
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
     /// The directory for images and volumes, for a look at its free space.
     pub fn data(&self) -> &Path {
         &self.data

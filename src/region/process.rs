@@ -9,6 +9,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,7 @@ use super::paths::Paths;
 use crate::host::emulated::Tools;
 use crate::host::observer::Observer;
 use crate::host::process::{self, Launch, Way};
+use crate::host::sandbox::{self, Rules};
 use crate::host::session::Update;
 use crate::host::spec::{InstanceSpec, PortForward};
 use crate::host::stage::Stage;
@@ -128,6 +130,9 @@ fn serve() -> io::Result<()> {
     // Known to be this process's from now on, also to people.
     lock.sign()?;
     let id = order.spec.metadata.instance_id.clone();
+    if order.emulated.is_none() {
+        shut_in(&order.paths, &order.spec);
+    }
     let records = order.paths.instance(&id);
     let launch = Launch {
         control: order.paths.control(&id),
@@ -142,6 +147,24 @@ fn serve() -> io::Result<()> {
         Keeper { paths: order.paths, region: None, instance_id: id, runs: false, ports: Vec::new(), lock: Some(lock) };
     process::run(launch, &mut |update, outcome| keeper.keep(update, outcome));
     Ok(())
+}
+
+/// From here on the process reaches its region's files and the devices that it needs. One that starts the emulated host does not come
+/// here: it executes QEMU, and no guest's code runs in it.
+fn shut_in(paths: &Paths, spec: &InstanceSpec) {
+    let words = |list: &[&str]| list.iter().map(PathBuf::from).collect::<Vec<_>>();
+    let mut read = words(&["/proc", "/sys/devices/system/cpu"]);
+    read.push(paths.images());
+    read.extend(spec.boot.kernel.iter().chain(&spec.boot.initrd).cloned());
+    let mut write = words(&["/dev/kvm", "/dev/null", "/dev/urandom"]);
+    // Made if it is not there, for what is not there can't be allowed.
+    let own = [paths.state().to_owned(), paths.volumes(), paths.boot_cache()];
+    own.iter().for_each(|path| drop(std::fs::create_dir_all(path)));
+    write.extend(own);
+    if let Err(error) = sandbox::enter(&Rules { read, write }) {
+        // As on a kernel without it: the instance runs.
+        eprintln!("the process is not shut in: {error}");
+    }
 }
 
 fn read_order(mut from: &UnixStream) -> io::Result<Order> {
