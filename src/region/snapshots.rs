@@ -1,6 +1,8 @@
 //! Snapshots of volumes, in use or not: crash-consistent, and incremental by construction, for nothing is copied. The protocol is
 //! [`crate::storage::live`]'s.
 
+use std::fs::File;
+
 use super::Region;
 use super::error::RegionError;
 use super::model::{Layers, NextLayer, Snapshot, SnapshotFacts, SnapshotState, Tag, Volume};
@@ -27,7 +29,8 @@ impl Region {
         description: &str,
         tags: Vec<Tag>,
     ) -> Result<Snapshot, RegionError> {
-        self.finish_snapshots()?;
+        let _one_at_a_time = self.snapshot_lock()?;
+        self.finish_begun()?;
         let snapshot_id = IdKind::Snapshot.generate();
         let (volume, next) = self.store.transaction(|tables| -> Result<_, RegionError> {
             let mut volume = read(tables, volume_id)?;
@@ -85,6 +88,25 @@ impl Region {
 
     /// Bring snapshots that were cut short to an end: there, or as if they had never been begun.
     pub fn finish_snapshots(&mut self) -> Result<(), RegionError> {
+        if self.store.tables().volumes_in_change::<Volume>()?.is_empty() {
+            return Ok(());
+        }
+        // One that is under way is no leftover: whoever takes it has the lock.
+        let _one_at_a_time = self.snapshot_lock()?;
+        self.finish_begun()
+    }
+
+    /// Held while a snapshot is taken, or a leftover one is ended; dropped by the kernel with whoever held it.
+    fn snapshot_lock(&self) -> Result<File, RegionError> {
+        let path = self.paths.state().join("snapshots.lock");
+        let locked = File::options().write(true).create(true).truncate(false).open(&path).and_then(|file| {
+            file.lock()?;
+            Ok(file)
+        });
+        locked.map_err(|source| RegionError::File { action: "lock", path: path.display().to_string(), source })
+    }
+
+    fn finish_begun(&mut self) -> Result<(), RegionError> {
         let begun: Vec<Volume> = self.store.tables().volumes_in_change()?;
         for volume in begun {
             self.finish_snapshot(volume.current())?;
@@ -94,6 +116,12 @@ impl Region {
 
     fn finish_snapshot(&mut self, volume: Volume) -> Result<(), RegionError> {
         let Some(next) = &volume.amiable.next else { return Ok(()) };
+        if let Some(instance_id) = volume.instance_id() {
+            // A command that was killed may have told the instance's process, which makes one change at a time: one that changes
+            // nothing is through when that is. Where there is no process nothing is under way.
+            let nothing = VolumeChange::Detach { volume_id: String::new(), force: false };
+            self.change_volume(instance_id, nothing)?;
+        }
         let happened = match is_frozen(&self.layer(&volume.amiable.top)) {
             Ok(frozen) => frozen,
             Err(StorageError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => false,

@@ -240,8 +240,7 @@ impl Volume {
     /// Make everything durable, in a throw-away volume too: content, size, and the entries of its files in their folders.
     pub fn persist(&self) -> io::Result<()> {
         self.data_dirty.store(true, Ordering::Release);
-        self.write_back(true)?;
-        self.data.sync()
+        self.write_back(true)
     }
 
     /// Make the layer one that is never written again, durably, and let others read it. What it holds is durable before that.
@@ -249,7 +248,11 @@ impl Volume {
         self.persist()?;
         let header = Header { frozen: true, ..self.header };
         let durable = self.durable.get_mut().unwrap_or_else(PoisonError::into_inner);
-        durable.map.replace_header(header)?;
+        if let Err(error) = durable.map.replace_header(header) {
+            // Whether the file says that it is frozen is not known: it must not. If that fails too, no later flush succeeds.
+            durable.failed = durable.map.replace_header(self.header).is_err();
+            return Err(error);
+        }
         self.header = header;
         self.mode = OpenMode::ReadOnly;
         // From here on it is frozen, whatever happens. A lock that stays exclusive only keeps others from reading.
