@@ -118,14 +118,29 @@ fn paths() -> Result<Paths, CliError> {
 
 fn open_region() -> Result<Region, CliError> {
     let mut region = Region::open(paths()?).map_err(|e| region_error(&e))?;
-    region.reconcile().map_err(|e| region_error(&e))?;
+    let deaf = match region.reconcile() {
+        Err(error) if error.is_no_room() => {
+            eprintln!("warning: what happened since can't be recorded: the disk is full");
+            Vec::new()
+        }
+        other => other.map_err(|e| region_error(&e))?,
+    };
+    for id in deaf {
+        eprintln!("note: {id} is to end, and its process hangs; try: amiable stop --force {id}");
+    }
     Ok(region)
 }
 
 /// The region's no, with EC2's code if it has one.
 fn region_error(error: &RegionError) -> CliError {
-    match error.code() {
+    let told = match error.code() {
         Some(code) => CliError::from_error(exit::REGION, error).code(code),
         None => CliError::from_error(exit::OTHER, error),
+    };
+    match error.is_no_room() {
+        true => told.next(
+            "amiable doctor tells what takes room; amiable prune, terminate, and volume, snapshot or image rm free it",
+        ),
+        false => told,
     }
 }

@@ -19,6 +19,9 @@ use crate::host::spec::{ROOT_SLOT, VOLUME_SLOTS};
 
 /// How long a process may take for a change: a guest has half a minute to let go of a volume, ten times so long when emulated.
 const PATIENCE: Duration = Duration::from_secs(400);
+/// How a process tells of a full disk and of a used-up quota: ENOSPC and EDQUOT in Rust's words.
+const NO_ROOM: [&str; 2] = ["(os error 28)", "(os error 122)"];
+
 impl Region {
     /// Attach a volume to an instance, running or stopped, as `device`; the next free name if not said. Answers the name.
     ///
@@ -52,8 +55,10 @@ impl Region {
             Ok((volume, device))
         })?;
         super::step::reached("attach: recorded");
-        let spec = Places { paths: &self.paths }.volume_spec(&volume, &device, false);
-        let told = self.change_volume(instance_id, VolumeChange::Attach { volume: spec });
+        let places = Places { paths: &self.paths };
+        let spec = places.volume_spec(&volume, &device, false);
+        let told = places.settle_size(&volume);
+        let told = told.and_then(|()| self.change_volume(instance_id, VolumeChange::Attach { volume: spec }));
         if let Err(error) = told {
             self.edit(volume_id, release)?;
             return Err(error);
@@ -104,7 +109,16 @@ impl Region {
         match Observer::connect(&self.paths.control(instance_id)) {
             Ok((_, mut observer)) => {
                 let answer = observer.ask(Request::Volume { change }, PATIENCE);
-                answer.map_err(|error| Ec2Error::new("IncorrectState", format!("{instance_id}: {error}")).into())
+                answer.map_err(|error| {
+                    let text = format!("{instance_id}: {error}");
+                    match NO_ROOM.iter().any(|number| text.contains(number)) {
+                        true => RegionError::NoRoom {
+                            code: "InsufficientVolumeCapacity",
+                            source: Box::new(RegionError::Other(text)),
+                        },
+                        false => Ec2Error::new("IncorrectState", text).into(),
+                    }
+                })
             }
             Err(_) if !self.has_process(instance_id) => Ok(()),
             Err(source) => {

@@ -29,9 +29,25 @@ impl Image {
 }
 
 /// Write an image's record, and what it needs.
+///
+/// # Errors
+/// `InvalidAMIName.Duplicate`: in a transaction nobody else can have taken the name meanwhile.
 pub(super) fn put_image(tables: &Tables<'_>, image: &Image) -> Result<(), RegionError> {
+    check_new_name(tables, &image.name)?;
     tables.put_image(&image.image_id, &image.name, image)?;
     Ok(tables.set_needs(&image.image_id, image.layers().files())?)
+}
+
+fn check_new_name(tables: &Tables<'_>, name: &str) -> Result<(), RegionError> {
+    check_name(name)?;
+    match tables.find_images::<Image>(name)?.into_iter().find(|image| image.name == name) {
+        Some(there) => Err(Ec2Error::new(
+            "InvalidAMIName.Duplicate",
+            format!("AMI name {name} is already in use by AMI {}", there.image_id),
+        )
+        .into()),
+        None => Ok(()),
+    }
 }
 
 impl Region {
@@ -40,7 +56,7 @@ impl Region {
     /// # Errors
     /// `InvalidAMIName.Malformed`, `InvalidAMIName.Duplicate`; a volume with nothing to boot.
     pub fn register_image(&mut self, snapshot: &Snapshot, of: &Instance, name: &str) -> Result<Image, RegionError> {
-        self.check_new_name(name)?;
+        check_new_name(&self.store.tables(), name)?;
         let layers = snapshot.amiable.layers.clone();
         let (below, top) = layers.frozen.split_last().map_or((&[][..], None), |(top, below)| (below, Some(top)));
         let chain = self.chain(&Layers { image_id: layers.image_id.clone(), frozen: below.to_vec() });
@@ -77,7 +93,7 @@ impl Region {
 
     /// The same AMI under another name and id. Nothing is copied.
     pub fn copy_image(&mut self, image: &Image, name: &str) -> Result<Image, RegionError> {
-        self.check_new_name(name)?;
+        check_new_name(&self.store.tables(), name)?;
         let mut copy =
             Image { image_id: IdKind::Image.generate(), name: name.to_owned(), creation_date: now(), ..image.clone() };
         copy.amiable.layers = Some(image.layers());
@@ -114,25 +130,13 @@ impl Region {
         })
     }
 
-    fn check_new_name(&self, name: &str) -> Result<(), RegionError> {
-        check_name(name)?;
-        match self.store.tables().find_images::<Image>(name)?.into_iter().find(|image| image.name == name) {
-            Some(there) => Err(Ec2Error::new(
-                "InvalidAMIName.Duplicate",
-                format!("AMI name {name} is already in use by AMI {}", there.image_id),
-            )
-            .into()),
-            None => Ok(()),
-        }
-    }
-
     /// Delete an AMI. Instances and volumes that were made from it keep what they need of it.
     ///
     /// # Errors
     /// `InvalidAMIID.NotFound`.
     pub fn remove_image(&mut self, key: &str) -> Result<Image, RegionError> {
         let image = self.image(key)?;
-        let files = self.store.transaction(|tables| -> Result<Vec<String>, RegionError> {
+        let files = self.store.durable_transaction(|tables| -> Result<Vec<String>, RegionError> {
             tables.remove_image(&image.image_id)?;
             forget(tables, &image.image_id)
         })?;

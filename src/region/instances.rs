@@ -40,12 +40,13 @@ impl Region {
         if key.is_empty() || found.is_empty() {
             return Err(Ec2Error::instance_not_found(&[key]).into());
         }
-        Ok(found.swap_remove(0))
+        Ok(self.as_it_is(found.swap_remove(0)))
     }
 
     /// All instances, the newest last.
     pub fn instances(&self) -> Result<Vec<Instance>, RegionError> {
-        Ok(self.store.tables().instances()?)
+        let instances = self.store.tables().instances::<Instance>()?;
+        Ok(instances.into_iter().map(|instance| self.as_it_is(instance)).collect())
     }
 
     /// Change an instance's record, if it is there.
@@ -68,29 +69,30 @@ impl Region {
     pub(super) fn delete_instance(&mut self, instance_id: &str, reason: StateReason) -> Result<Instance, RegionError> {
         self.finish_snapshots()?;
         let store = &mut self.store;
-        let (instance, files) = store.transaction(|tables| -> Result<(Instance, Vec<String>), RegionError> {
-            let mut instance: Instance =
-                tables.instance(instance_id)?.ok_or_else(|| Ec2Error::instance_not_found(&[instance_id]))?;
-            let mut files = Vec::new();
-            for mut volume in volumes_of(tables, instance_id)? {
-                // In stores of version 1 an instance had its root volume only.
-                if volume.attachments.first().is_none_or(|attachment| attachment.delete_on_termination) {
-                    tables.remove_volume(&volume.volume_id)?;
-                    files.extend(forget(tables, &volume.volume_id)?);
-                } else {
-                    release(&mut volume);
-                    put_volume(tables, &volume)?;
+        let (instance, files) =
+            store.durable_transaction(|tables| -> Result<(Instance, Vec<String>), RegionError> {
+                let mut instance: Instance =
+                    tables.instance(instance_id)?.ok_or_else(|| Ec2Error::instance_not_found(&[instance_id]))?;
+                let mut files = Vec::new();
+                for mut volume in volumes_of(tables, instance_id)? {
+                    // In stores of version 1 an instance had its root volume only.
+                    if volume.attachments.first().is_none_or(|attachment| attachment.delete_on_termination) {
+                        tables.remove_volume(&volume.volume_id)?;
+                        files.extend(forget(tables, &volume.volume_id)?);
+                    } else {
+                        release(&mut volume);
+                        put_volume(tables, &volume)?;
+                    }
                 }
-            }
-            tables.remove_launch(instance_id)?;
-            if instance.state.name != StateName::Terminated {
-                instance.state = StateName::Terminated.into();
-                instance.state_reason = Some(reason);
-                instance.amiable.published.clear();
-            }
-            put(tables, &instance)?;
-            Ok((instance, files))
-        })?;
+                tables.remove_launch(instance_id)?;
+                if instance.state.name != StateName::Terminated {
+                    instance.state = StateName::Terminated.into();
+                    instance.state_reason = Some(reason);
+                    instance.amiable.published.clear();
+                }
+                put(tables, &instance)?;
+                Ok((instance, files))
+            })?;
         // What is left if this is cut short is found by `prune`.
         super::step::reached("terminate: record changed");
         self.remove_files(&files)?;

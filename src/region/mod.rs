@@ -20,6 +20,7 @@ mod snapshots;
 mod specification;
 mod step;
 pub mod store;
+mod store_open;
 mod volumes;
 
 pub use images::ImportRequest;
@@ -35,13 +36,15 @@ use self::store::Store;
 pub struct Region {
     paths: Paths,
     store: Store,
+    /// The records could not be brought up to date: see [`Region::reconcile`].
+    behind: bool,
 }
 
 impl Region {
     /// Open the region whose files are under `paths`, made if it is not there.
     pub fn open(paths: Paths) -> Result<Self, RegionError> {
         let store = Store::open(&paths.store())?;
-        Ok(Region { paths, store })
+        Ok(Region { paths, store, behind: false })
     }
 
     /// Where the region's files are.

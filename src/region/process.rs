@@ -65,6 +65,7 @@ impl Region {
                 let _ = self.reconcile();
             })
             .map_err(|source| RegionError::File { action: "start the process of", path: instance_id, source })
+            .map_err(|error| error.or_no_room("InsufficientInstanceCapacity"))
     }
 
     fn spawn(&self, pending: Pending, way: &Way, bound_to_owner: bool, started: Instant) -> io::Result<Observer> {
@@ -72,12 +73,14 @@ impl Region {
         let log = self.paths.process_log(&instance.instance_id);
         let log = OpenOptions::new().append(true).create(true).open(log)?;
         let (ours, theirs) = UnixStream::pair()?;
-        Command::new(std::env::current_exe()?)
+        let process = Command::new(std::env::current_exe()?)
             .arg(COMMAND)
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::from(lock.file().try_clone()?))
             .stderr(log)
             .spawn()?;
+        // Known to be that process's from now on, also to people.
+        lock.sign(process.id())?;
         super::step::reached("run: process spawned");
         let order = Order {
             paths: self.paths.clone(),
@@ -121,14 +124,12 @@ fn serve() -> io::Result<()> {
     // Its own session: no terminal's Ctrl-C or hang-up.
     let _ = rustix::process::setsid();
     let owner = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-    let mut lock = InstanceLock::handed_down(File::from(io::stdout().as_fd().try_clone_to_owned()?));
+    let lock = InstanceLock::handed_down(File::from(io::stdout().as_fd().try_clone_to_owned()?));
     let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
     let order = read_order(&owner)?;
     super::step::reached("process: order read");
-    // Known to be this process's from now on, also to people.
-    lock.sign()?;
     let id = order.spec.metadata.instance_id.clone();
     if order.emulated.is_none() {
         shut_in(&order.paths, &order.spec);

@@ -32,7 +32,7 @@ impl Region {
         let _one_at_a_time = self.snapshot_lock()?;
         self.finish_begun()?;
         let snapshot_id = IdKind::Snapshot.generate();
-        let (volume, next) = self.store.transaction(|tables| -> Result<_, RegionError> {
+        let (volume, next) = self.store.durable_transaction(|tables| -> Result<_, RegionError> {
             let mut volume = read(tables, volume_id)?;
             let facts = &mut volume.amiable;
             if facts.next.is_some() {
@@ -65,7 +65,7 @@ impl Region {
         let done = self.switch(&volume, &next);
         super::step::reached("snapshot: taken");
         self.finish_snapshot(volume)?;
-        done?;
+        done.map_err(|error| error.or_no_room("InsufficientVolumeCapacity"))?;
         self.snapshot(&snapshot_id)
     }
 
@@ -184,7 +184,7 @@ impl Region {
     /// `IncorrectState` while it is under way.
     pub fn delete_snapshot(&mut self, snapshot_id: &str) -> Result<(), RegionError> {
         let store = &mut self.store;
-        let files = store.transaction(|tables| -> Result<Vec<String>, RegionError> {
+        let files = store.durable_transaction(|tables| -> Result<Vec<String>, RegionError> {
             let found: Option<Snapshot> =
                 tables.find_snapshots::<Snapshot>(snapshot_id)?.into_iter().find(|s| s.snapshot_id == snapshot_id);
             let snapshot = found.ok_or_else(|| Ec2Error::snapshot_not_found(snapshot_id))?;

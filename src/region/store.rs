@@ -4,15 +4,14 @@
 //! A row has columns for what is looked up or must be unique, and a JSON body for the rest, whose fields are
 //! EC2's. `PRAGMA user_version` numbers the schema; [`MIGRATIONS`] takes any older one to the present.
 
-use std::path::Path;
-use std::time::Duration;
-
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use super::store_open::StoreError;
+
 /// The steps of the schema; step n makes version n + 1 of version n. Never change one that was released: add one.
-const MIGRATIONS: &[&str] = &["
+pub(super) const MIGRATIONS: &[&str] = &["
     CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
     CREATE TABLE image (
         image_id TEXT PRIMARY KEY,
@@ -59,88 +58,15 @@ const MIGRATIONS: &[&str] = &["
     INSERT INTO needs SELECT volume_id, image_id FROM volume WHERE image_id IS NOT NULL;
 "];
 
-/// Why the store could not be used.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The directory for the database could not be made.
-    #[error("can't make the directory of the region's store {path}")]
-    Directory {
-        /// The database.
-        path: String,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// SQLite refused.
-    #[error("the region's store {path} can't be used")]
-    Sqlite {
-        /// The database.
-        path: String,
-        /// Why.
-        #[source]
-        source: rusqlite::Error,
-    },
-    /// A newer amiable wrote it.
-    #[error(
-        "the region's store {path} has version {found}, newer than this amiable knows ({known}): use the newer amiable"
-    )]
-    TooNew {
-        /// The database.
-        path: String,
-        /// Its version.
-        found: usize,
-        /// The newest known here.
-        known: usize,
-    },
-    /// A row does not hold what it should.
-    #[error("the region's store has a row that can't be read: {0}")]
-    Row(#[from] serde_json::Error),
-    /// A statement failed.
-    #[error("the region's store refused a change")]
-    Statement(#[from] rusqlite::Error),
-}
-
 /// An open store.
 #[derive(Debug)]
 pub struct Store {
-    connection: Connection,
+    pub(super) connection: Connection,
+    /// The disk is full, and this process has the database to itself: see [`Store::is_cramped`].
+    pub(super) cramped: bool,
 }
 
 impl Store {
-    /// Open the database at `path`, made if it is not there, and bring its schema up to date.
-    pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let text = || path.display().to_string();
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent).map_err(|source| StoreError::Directory { path: text(), source })?;
-        }
-        Self::open_at(path, text())
-    }
-
-    fn open_at(path: &Path, text: String) -> Result<Self, StoreError> {
-        let sqlite = |source| StoreError::Sqlite { path: text.clone(), source };
-        let mut connection = Connection::open(path).map_err(sqlite)?;
-        connection.busy_timeout(Duration::from_secs(10)).map_err(sqlite)?;
-        let version =
-            |c: &Connection| c.query_row("PRAGMA user_version", [], |row| row.get::<_, u32>(0)).map(|v| v as usize);
-        let mut found = version(&connection).map_err(sqlite)?;
-        if found < MIGRATIONS.len() {
-            connection.pragma_update(None, "journal_mode", "WAL").map_err(sqlite)?;
-            let step = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
-            // Another process may have been quicker.
-            found = version(&step).map_err(sqlite)?;
-            for sql in MIGRATIONS.iter().skip(found) {
-                step.execute_batch(sql).map_err(sqlite)?;
-            }
-            step.pragma_update(None, "user_version", MIGRATIONS.len().max(found) as u32).map_err(sqlite)?;
-            step.commit().map_err(sqlite)?;
-        }
-        if found > MIGRATIONS.len() {
-            return Err(StoreError::TooNew { path: text, found, known: MIGRATIONS.len() });
-        }
-        connection.pragma_update(None, "synchronous", "NORMAL").map_err(sqlite)?;
-        Ok(Store { connection })
-    }
-
     /// Do several things or none of them. The transaction excludes other writers from its start.
     pub fn transaction<T, E: From<StoreError>>(
         &mut self,
@@ -151,6 +77,18 @@ impl Store {
         let result = work(&Tables { connection: &transaction })?;
         transaction.commit().map_err(StoreError::from)?;
         Ok(result)
+    }
+
+    /// As [`transaction`](Self::transaction), and a power failure does not undo it: for what must be recorded before files change that
+    /// a lost record would make a riddle of.
+    pub fn durable_transaction<T, E: From<StoreError>>(
+        &mut self,
+        work: impl FnOnce(&Tables<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.connection.pragma_update(None, "synchronous", "FULL").map_err(StoreError::from)?;
+        let result = self.transaction(work);
+        self.connection.pragma_update(None, "synchronous", "NORMAL").map_err(StoreError::from)?;
+        result
     }
 
     /// The tables, for single reads and writes.
