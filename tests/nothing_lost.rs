@@ -301,3 +301,29 @@ fn two_commands_at_once_on_one_thing_agree() {
         assert_eq!(home.volumes(), 0);
     }
 }
+
+#[test]
+fn doctor_tells_what_is_left_and_what_mends_it() {
+    let Some(home) = home("doctor_tells") else { return };
+    let id = home.launch(&[]);
+    let process = home.process(&id);
+    let data = home.ok(&["volume", "create", "--size", "1G"]);
+    assert!(home.run(&["doctor"]).stdout.windows(4).any(|word| word == b"none"));
+    std::fs::remove_file(home.folder().join(format!("data/volumes/{data}.map"))).unwrap();
+    // Its lock and its socket are gone, as if its folder had been deleted: the record says that it is dead, and it is not.
+    std::fs::remove_file(home.folder().join(format!("state/instances/{id}/lock"))).unwrap();
+    assert_eq!(home.state(&id), "stopped");
+    let told = String::from_utf8(home.run(&["doctor"]).stdout).unwrap();
+    for mend in [format!("kill -9 {process}"), format!("amiable volume rm {data}")] {
+        assert!(told.contains(&mend), "{told}");
+    }
+    // Two processes never have one volume.
+    home.fails(&["start", &id], 255, "in use by process");
+    home.kill(process);
+    until("it is gone", || !Path::new(&format!("/proc/{process}/cmdline")).exists() || is_zombie(process));
+    home.ok(&["volume", "rm", &data]);
+    assert_eq!(home.ok(&["start", &id]), format!("{id}  stopped -> running"));
+    home.ok(&["terminate", &id]);
+    let told = String::from_utf8(home.run(&["doctor"]).stdout).unwrap();
+    assert!(told.lines().any(|line| line.contains("leftovers") && line.ends_with("none")), "{told}");
+}

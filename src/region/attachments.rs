@@ -84,7 +84,8 @@ impl Region {
             };
             let instance: Option<Instance> = tables.instance(&instance_id)?;
             let is_root = instance.as_ref().is_some_and(|i| i.root_volume_id == volume_id);
-            if is_root && instance.is_some_and(|i| i.state.name != StateName::Stopped) {
+            let lets_go = |state| matches!(state, StateName::Stopped | StateName::Terminated);
+            if is_root && instance.is_some_and(|i| !lets_go(i.state.name)) {
                 let text = format!("Unable to detach root volume '{volume_id}' from instance '{instance_id}'");
                 return Err(Ec2Error::new("OperationNotPermitted", text).into());
             }

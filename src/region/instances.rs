@@ -1,15 +1,19 @@
 //! Instances of the region: found, changed, deleted, and shown as what they are.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
-use super::Region;
 use super::attachments::release;
 use super::error::RegionError;
 use super::lock;
 use super::model::{Instance, StateName, StateReason};
 use super::store::{InstanceRow, Tables};
 use super::volumes::{forget, put_volume, volumes_of};
+use super::{Region, now, time_text};
 use crate::ec2::Ec2Error;
+
+/// How long a terminated instance is shown.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
 
 impl Instance {
     /// Its private address.
@@ -89,6 +93,7 @@ impl Region {
                     instance.state = StateName::Terminated.into();
                     instance.state_reason = Some(reason);
                     instance.amiable.published.clear();
+                    instance.amiable.ended = Some(now());
                 }
                 put(tables, &instance)?;
                 Ok((instance, files))
@@ -104,6 +109,24 @@ impl Region {
             }
             _ => Ok(instance),
         }
+    }
+
+    /// Forget instances that were terminated an hour ago, as EC2 does, with whatever is left of their records.
+    pub(super) fn forget_terminated(&mut self) -> Result<(), RegionError> {
+        let before = time_text(jiff::Timestamp::now() - FORGOTTEN_AFTER);
+        if self.store.tables().instances_ended_before(&before)?.is_empty() {
+            return Ok(());
+        }
+        let forgotten = self.store.transaction(|tables| -> Result<Vec<String>, RegionError> {
+            let ids = tables.instances_ended_before(&before)?;
+            ids.iter().try_for_each(|id| tables.remove_instance(id))?;
+            Ok(ids)
+        })?;
+        for id in forgotten {
+            // What can't be removed now is found by `prune`.
+            let _ = std::fs::remove_dir_all(self.paths.instance(&id));
+        }
+        Ok(())
     }
 
     /// The number of the instance's process, if it lives.

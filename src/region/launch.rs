@@ -336,6 +336,7 @@ fn record(
             termination_protection: request.termination_protection,
             bound_to_command: request.bound_to_command,
             verdict: None,
+            ended: None,
             user_data_bytes: request.parameters.user_data.as_ref().map(Vec::len),
         },
     })

@@ -120,6 +120,7 @@ impl Region {
                 self.delete_instance(id, reason)?;
             }
         }
+        self.forget_terminated()?;
         Ok(deaf)
     }
 

@@ -10,6 +10,7 @@ mod images_made;
 mod instances;
 pub mod keys;
 mod launch;
+pub mod leftovers;
 mod lifecycle;
 pub mod lock;
 pub mod model;
@@ -55,5 +56,9 @@ impl Region {
 
 /// The time in EC2's form: `2026-11-20T22:25:12Z`.
 fn now() -> String {
-    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    time_text(jiff::Timestamp::now())
+}
+
+fn time_text(time: jiff::Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }

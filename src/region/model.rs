@@ -142,6 +142,9 @@ pub struct InstanceFacts {
     /// What became of the user-data, once that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
+    /// When it was terminated, ISO 8601.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<String>,
     /// Size of the user-data in bytes, if there is any.
     pub user_data_bytes: Option<usize>,
 }

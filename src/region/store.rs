@@ -56,6 +56,10 @@ pub(super) const MIGRATIONS: &[&str] = &["
     INSERT INTO needs SELECT image_id, image_id FROM image;
     INSERT INTO needs SELECT volume_id, volume_id FROM volume;
     INSERT INTO needs SELECT volume_id, image_id FROM volume WHERE image_id IS NOT NULL;
+", "
+    -- Terminated instances by the time of their end: they are forgotten after an hour.
+    UPDATE instance SET body = json_set(body, '$.Amiable.Ended', launched) WHERE state = 'terminated';
+    CREATE INDEX instance_ended ON instance (body ->> '$.Amiable.Ended') WHERE state = 'terminated';
 "];
 
 /// An open store.
@@ -175,6 +179,21 @@ impl Tables<'_> {
     /// The instances that have a process, or should have one.
     pub fn instances_alive<T: DeserializeOwned>(&self) -> Result<Vec<T>, StoreError> {
         self.bodies("SELECT body FROM instance WHERE state NOT IN ('stopped', 'terminated')", [])
+    }
+
+    /// The terminated instances that ended before a time, ISO 8601.
+    pub fn instances_ended_before(&self, time: &str) -> Result<Vec<String>, StoreError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT instance_id FROM instance WHERE state = 'terminated' AND body ->> '$.Amiable.Ended' < ?1",
+        )?;
+        let ids = statement.query_map([time], |row| row.get(0))?;
+        Ok(ids.collect::<Result<_, _>>()?)
+    }
+
+    /// Take an instance away.
+    pub fn remove_instance(&self, instance_id: &str) -> Result<(), StoreError> {
+        self.connection.execute("DELETE FROM instance WHERE instance_id = ?1", [instance_id])?;
+        self.remove_launch(instance_id)
     }
 
     /// The instance of this id.
