@@ -9,7 +9,7 @@ use super::error::{CliError, exit};
 use super::instances::not_found;
 use super::output::write_out;
 use super::progress::Progress;
-use super::{launch, open_region, region_error, report, run, terminal, types, user_data};
+use super::{launch, open_region, region_error, report, run, tags, terminal, types, user_data};
 use crate::ec2::instance_types::check_runnable;
 use crate::host::control::{Message, Request};
 use crate::host::logs::{GUEST_LOGS, OUTPUT_LOG};
@@ -177,12 +177,17 @@ pub fn modify(args: ModifyArgs) -> Result<(), CliError> {
         user_data: data,
         shutdown_behavior: args.shutdown_behavior.map(Into::into),
         termination_protection: args.termination_protection,
+        metadata_options: args.metadata_options,
     };
+    let shown = change.metadata_options.is_some();
     let id = &instance.instance_id;
     region.modify_instance(id, change).map_err(|e| match e.code() {
         Some("IncorrectInstanceState") => region_error(&e).next(format!("amiable stop {id}")),
         _ => region_error(&e),
     })?;
+    if shown {
+        tags::show(&region, id);
+    }
     write_out(&format!("{id}\n"))
 }
 

@@ -19,6 +19,7 @@ mod records;
 mod report;
 mod run;
 mod ssh;
+mod tags;
 mod terminal;
 mod types;
 mod user_data;
@@ -69,7 +70,7 @@ fn dispatch(cli: Cli, started: Instant) -> Result<u8, CliError> {
         Command::Lint(args) => user_data::run(&args)?,
         Command::Image(command) => image::run(command, emulate, started)?,
         Command::Type(command) => types::run(command)?,
-        Command::Ls(output) => instances::list(&output)?,
+        Command::Ls { all, list } => instances::list(&list, all)?,
         Command::Describe { instance, output } => instances::describe(&instance, &output)?,
         Command::Console { instance, attach: true, .. } => lifecycle::attach(&instance)?,
         Command::Console { instance, follow, .. } => instances::console(&instance, follow)?,
@@ -86,6 +87,7 @@ fn dispatch(cli: Cli, started: Instant) -> Result<u8, CliError> {
         Command::Start { instances } => return lifecycle::start(&instances, emulate, started),
         Command::Reboot { instances } => return lifecycle::reboot(&instances),
         Command::Wait { state, instances, timeout } => return lifecycle::wait(state, &instances, timeout),
+        Command::Tag(command) => tags::run(command)?,
         Command::Modify(args) => lifecycle::modify(args)?,
         Command::Terminate { instances } => return lifecycle::terminate(&instances),
         Command::Completions { shell } => generate::completions(shell)?,

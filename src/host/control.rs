@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::event::{Control, VolumeChange};
+use super::event::{Control, MetadataChange, VolumeChange};
 use super::session::Mark;
 use super::spec::PortForward;
 use super::verdict::Verdict;
@@ -67,6 +67,11 @@ pub enum Request {
     Volume {
         /// What.
         change: VolumeChange,
+    },
+    /// Show other metadata from now on.
+    Metadata {
+        /// What.
+        change: MetadataChange,
     },
     /// Have the guest's kernel write its dirty pages, and copy cloud-init's logs from the volume into the records.
     FetchLogs,

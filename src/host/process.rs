@@ -330,6 +330,11 @@ impl Process {
                 self.asking.insert(self.questions, (peer, id));
                 orders(Control::Volume { id: self.questions, change });
             }
+            Said::Message(Message::Ask { id, request: Request::Metadata { change } }) => {
+                self.questions += 1;
+                self.asking.insert(self.questions, (peer, id));
+                orders(Control::Metadata { id: self.questions, change });
+            }
             Said::Message(Message::Ask { id, request: Request::FetchLogs }) => {
                 self.fetching.push((peer, id));
                 self.fetch_until = Some(Instant::now() + SYNC * self.patience);

@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use super::event::Event;
+use super::event::{Event, MetadataChange};
 use super::instance::Tell;
 use super::running::StartError;
 use super::spec::{self, HOST_ALIAS, InstanceSpec};
@@ -16,7 +16,7 @@ use super::stage::Stage;
 use crate::ec2::network::{DNS_ADDRESS, IMDS_ADDRESS, Ipv4Cidr, NTP_ADDRESS, private_host_name};
 use crate::imds::Connection;
 use crate::imds::IdentityKeys;
-use crate::imds::{Service, system_clock};
+use crate::imds::{Metadata, Service, system_clock};
 use crate::net::{NetConfig, Network, PortForward, Protocol, SessionState, StreamService, StreamSession};
 
 /// As in a VPC.
@@ -31,6 +31,8 @@ pub const KEYS_FILE: &str = "keys.pem";
 /// The services of one instance.
 pub(super) struct Services {
     imds: Arc<Service>,
+    /// What it shows.
+    metadata: Mutex<Metadata>,
     tell: Tell,
     /// The ports that the first boot's network took: the next ones keep them.
     published: Mutex<Option<Vec<spec::PortForward>>>,
@@ -60,7 +62,15 @@ impl Services {
         let log = tell.clone();
         let imds = Service::new(spec.metadata.clone(), Some(provider), system_clock())
             .with_log(move |entry| log(Event::Imds { entry }));
-        Ok(Services { imds: Arc::new(imds), tell: tell.clone(), published: Mutex::default() })
+        let metadata = Mutex::new(spec.metadata.clone());
+        Ok(Services { imds: Arc::new(imds), metadata, tell: tell.clone(), published: Mutex::default() })
+    }
+
+    /// Show other metadata from now on.
+    pub fn change(&self, change: MetadataChange) {
+        let mut metadata = self.metadata.lock().unwrap_or_else(PoisonError::into_inner);
+        (metadata.tags, metadata.options) = (change.tags, change.options);
+        self.imds.update(&metadata);
     }
 
     /// A network for one boot.

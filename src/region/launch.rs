@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::attachments::{attach_root, place, set_attachment};
+use super::attachments::{attach_root, place, set_attachment, settle_slots};
 use super::error::RegionError;
 use super::instances::put;
 use super::lock::InstanceLock;
@@ -193,6 +193,7 @@ impl Region {
             let mut volumes = volumes_of(tables, instance_id)?;
             // What was begun and not ended is so now: what is attached is there when it starts.
             volumes.retain(|volume| volume.attachments.iter().all(|a| a.state != AttachmentState::Detaching));
+            settle_slots(tables, &instance, &mut volumes)?;
             for volume in &volumes {
                 places.settle_size(volume)?;
             }

@@ -19,6 +19,7 @@ use super::error::RegionError;
 use super::instances::put;
 use super::launch::LaunchParameters;
 use super::model::{Instance, ShutdownBehavior, StateName, StateReason};
+use super::tagging::check_tags;
 use super::{Region, lock};
 use crate::ec2::instance_types::InstanceType;
 use crate::ec2::{Ec2Error, user_data};
@@ -29,7 +30,7 @@ use crate::host::process::Outcome;
 use crate::host::spec::PortForward;
 use crate::host::verdict::Verdict;
 
-/// What can be changed of a stopped instance, and (the last two) of any.
+/// What can be changed of a stopped instance, and (the last three) of any.
 #[derive(Clone, Debug, Default)]
 pub struct Modification {
     /// The instance type.
@@ -40,6 +41,8 @@ pub struct Modification {
     pub shutdown_behavior: Option<ShutdownBehavior>,
     /// Whether it can't be terminated.
     pub termination_protection: Option<bool>,
+    /// How the metadata service answers, in the AWS CLI's shorthand; what is not named stays.
+    pub metadata_options: Option<String>,
 }
 
 /// How long [`Region::reconcile`] waits for processes that it reminds.
@@ -279,6 +282,10 @@ impl Region {
                 instance.amiable.user_data_bytes = data.as_ref().map(Vec::len);
                 parameters.user_data = data;
                 tables.put_launch(instance_id, &parameters)?;
+            }
+            if let Some(options) = &change.metadata_options {
+                instance.metadata_options = instance.metadata_options.with(options)?;
+                check_tags(&instance)?;
             }
             if let Some(behavior) = change.shutdown_behavior {
                 instance.amiable.shutdown_behavior = behavior;

@@ -5,6 +5,7 @@
 mod attachments;
 pub mod capacity;
 pub mod error;
+mod filters;
 mod images;
 mod images_made;
 mod instances;
@@ -22,11 +23,13 @@ mod specification;
 mod step;
 pub mod store;
 mod store_open;
+mod tagging;
 mod volumes;
 
 pub use images::ImportRequest;
 pub use launch::{LaunchParameters, LaunchRequest, MOST_INSTANCES, Pending, VolumeRequest};
 pub use lifecycle::{Modification, user_initiated};
+pub use tagging::{Resource, TagChange};
 
 use self::error::RegionError;
 use self::paths::Paths;

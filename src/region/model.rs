@@ -39,6 +39,9 @@ pub struct Image {
     pub root_device_type: String,
     /// `hvm`
     pub virtualization_type: String,
+    /// Tags.
+    #[serde(default)]
+    pub tags: Vec<Tag>,
     /// What EC2 does not have.
     pub amiable: ImageFacts,
 }

@@ -16,7 +16,7 @@ use crate::storage::chain::{MOST_LAYERS, is_frozen};
 use crate::storage::{OpenMode, StorageError};
 
 /// Write a snapshot's record, and what it needs.
-fn put_snapshot(tables: &Tables<'_>, snapshot: &Snapshot) -> Result<(), RegionError> {
+pub(super) fn put_snapshot(tables: &Tables<'_>, snapshot: &Snapshot) -> Result<(), RegionError> {
     tables.put_snapshot(&snapshot.snapshot_id, &snapshot.volume_id, snapshot)?;
     Ok(tables.set_needs(&snapshot.snapshot_id, snapshot.amiable.layers.files())?)
 }

@@ -232,6 +232,9 @@ pub struct ModifyArgs {
     /// Whether the instance can't be terminated.
     #[arg(long, value_name = "true|false")]
     pub termination_protection: Option<bool>,
+    /// How the metadata service answers, at once: HttpTokens=required,HttpPutResponseHopLimit=2; what is not named stays.
+    #[arg(long, value_name = "OPTIONS")]
+    pub metadata_options: Option<String>,
 }
 
 /// What `amiable wait` waits for.
