@@ -19,7 +19,7 @@ fn volumes_and_snapshots_are_found_by_what_they_are() {
         volumes.into_iter().map(|volume| volume.volume_id).collect::<Vec<_>>()
     };
     for text in ["size=5", "tag:env=p*", "status=available size=5", "volume-id=vol-* tag-value=prod"] {
-        assert_eq!(found(text), [large.clone()], "{text}");
+        assert_eq!(found(text), std::slice::from_ref(&large), "{text}");
     }
     assert_eq!(found("volume-type=gp3,io1 size=1"), [small]);
     assert_eq!(found("attachment.device=*"), [""; 0]);

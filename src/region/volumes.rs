@@ -229,7 +229,9 @@ impl Region {
         let id = volume.volume_id.clone();
         let holder = volume.instance_id().map(str::to_owned).filter(|instance_id| self.has_process(instance_id));
         match holder {
-            Some(instance_id) => self.change_volume(&instance_id, VolumeChange::Grow { volume_id: id, size }),
+            Some(instance_id) => {
+                self.change_volume(&instance_id, VolumeChange::Grow { volume_id: id, size, drives: vec![] })
+            }
             None => Places { paths: &self.paths }.grow(volume, size),
         }
     }
