@@ -20,8 +20,8 @@ use crate::vmm::memory::{GuestMemory, THREAD_STACK};
 use crate::vmm::volatile_io;
 
 /// Pieces end at multiples of this many bytes of guest memory, so that no two threads meet in one huge page, which the host
-/// clears at first touch.
-const PIECE: u64 = 4 << 20;
+/// clears at first touch. They are no larger, for all wait for the last one.
+const PIECE: u64 = 2 << 20;
 /// With less to copy, a thread costs more than it brings.
 const WORTH_A_THREAD: u64 = 4 << 20;
 /// The most threads that copy beside the one that waits for them: more do not make memory faster.

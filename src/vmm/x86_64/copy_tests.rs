@@ -10,8 +10,8 @@ const MIB: u64 = 1 << 20;
 #[test]
 fn pieces_meet_at_huge_pages() {
     let mut pieces = Vec::new();
-    split(3 * MIB, 100, 6 * MIB, &mut pieces);
-    let expected = [(3 * MIB, 100, MIB), (4 * MIB, 100 + MIB, 4 * MIB), (8 * MIB, 100 + 5 * MIB, MIB)];
+    split(3 * MIB, 100, 4 * MIB, &mut pieces);
+    let expected = [(3 * MIB, 100, MIB), (4 * MIB, 100 + MIB, 2 * MIB), (6 * MIB, 100 + 3 * MIB, MIB)];
     assert_eq!(pieces.iter().map(|p| (p.address, p.offset, p.size)).collect::<Vec<_>>(), expected);
 }
 
