@@ -313,10 +313,12 @@ fn volumes_come_and_go_and_make_images() {
 
 /// What is killed where, and in which state an instance may be found after that.
 const RUN: &[(&str, &[&str])] = &[
+    ("run: preparation asked for", &["gone"]),
     ("run: in the transaction", &["gone"]),
     ("run: recorded", &["gone"]),
     ("run: process spawned", &["gone"]),
     ("run: order given", &["running"]),
+    ("process: prepared", &["gone"]),
     ("process: order read", &["gone"]),
     ("process: guest runs", &["gone"]),
     ("process: recorded as running", &["stopped"]),
