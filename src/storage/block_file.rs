@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
@@ -11,6 +12,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 
 use super::OpenMode;
 use super::error::StorageError;
+use super::image::next_data;
 use super::lock::lock;
 use crate::vmm::backend::Wait;
 use crate::vmm::volatile_io::{Window, read_window_at, write_window_at};
@@ -196,6 +198,11 @@ impl BlockFile {
                 Err(error) => Err(error.into()),
             };
         }
+    }
+
+    /// The next range from `offset` on that may hold something else than zeros, below `size`.
+    pub fn next_data(&self, offset: u64, size: u64) -> io::Result<Option<Range<u64>>> {
+        next_data(&self.file, offset, size)
     }
 
     /// Make completed writes durable.

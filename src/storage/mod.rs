@@ -25,6 +25,7 @@ mod map_file;
 pub mod pull;
 pub mod raw;
 pub mod volume;
+mod volume_change;
 mod volume_io;
 
 pub use chain::Chain;
@@ -35,6 +36,7 @@ pub use raw::RawImage;
 pub use volume::{Volume, VolumePaths};
 
 use std::io;
+use std::ops::Range;
 
 use crate::vmm::backend::{BLOCK_SIZE, Wait};
 use crate::vmm::volatile_io::Window;
@@ -65,6 +67,11 @@ pub trait Layer: Send + Sync {
     fn size(&self) -> u64;
     /// Fill `to` from `offset`. The caller stays within [`size`](Self::size).
     fn read_layer(&self, to: Window<'_, '_>, offset: u64, wait: Wait) -> io::Result<()>;
+    /// The next range from `from` on, below `limit`, that may hold something else than zeros; `None` if there is no more. The caller
+    /// stays within [`size`](Self::size).
+    fn next_data(&self, from: u64, limit: u64) -> io::Result<Option<Range<u64>>> {
+        Ok((from < limit).then_some(from..limit))
+    }
     /// What tells it from other layers; zeros for what can't be told apart.
     fn id(&self) -> LayerId {
         LayerId::default()
