@@ -118,6 +118,7 @@ impl Region {
         let (store, places) = (&mut self.store, Places { paths: &self.paths });
         let paths = &self.paths;
         let launched = store.transaction(|tables| {
+            let layers = super::images_made::layers_of(tables, &request.image.image_id)?;
             (0..count)
                 .map(|index| -> Result<Pending, RegionError> {
                     let (instance_id, volume_id) = (IdKind::Instance.generate(), IdKind::Volume.generate());

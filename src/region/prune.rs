@@ -59,9 +59,10 @@ impl Region {
         Ok(found)
     }
 
-    /// Delete what nothing refers to.
+    /// Delete what nothing refers to, and merge layers that nothing needs but the layer above them.
     pub fn prune(&mut self) -> Result<Pruned, RegionError> {
-        self.finish_snapshots()?;
+        let _no_snapshot = self.snapshot_lock()?;
+        self.finish_begun()?;
         let mut pruned = Pruned::default();
         for path in self.leftovers()? {
             pruned.bytes += bytes(&path);
@@ -72,6 +73,13 @@ impl Region {
                 source,
             })?;
             pruned.paths.push(path);
+        }
+        // What is in layers that only the next one needs.
+        let folded = self.fold()?;
+        pruned.bytes += folded.bytes;
+        for layer in &folded.layers {
+            let files = self.layer(layer);
+            pruned.paths.extend([files.data, files.map]);
         }
         Ok(pruned)
     }

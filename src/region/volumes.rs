@@ -159,11 +159,15 @@ impl Region {
         let volume_id = IdKind::Volume.generate();
         let layers = snapshot.map(|snapshot| snapshot.amiable.layers.clone()).unwrap_or_default();
         let from = snapshot.map_or("", |snapshot| &snapshot.snapshot_id);
-        let volume = Volume { tags, ..new_volume(&volume_id, size, layers, from) };
+        let mut volume = Volume { tags, ..new_volume(&volume_id, size, layers, from) };
         self.make_folder(&self.paths.volumes())?;
-        let (chain, files) = (self.chain(&volume.amiable.layers), self.layer(&volume_id));
+        let (places, files) = (Places { paths: &self.paths }, self.layer(&volume_id));
         let made = self.store.transaction(|tables| -> Result<(), RegionError> {
+            if let Some(snapshot) = snapshot {
+                volume.amiable.layers = super::snapshots::layers_of(tables, &snapshot.snapshot_id)?;
+            }
             put_volume(tables, &volume)?;
+            let chain = places.chain(&volume.amiable.layers);
             // Inside the transaction: either all of it is there afterwards or only files that nothing names.
             chain.create(&files, size, OpenMode::ReadWrite)?.close().map_err(|source| RegionError::File {
                 action: "write",

@@ -3,6 +3,7 @@
 //! - [`volume`]: a copy-on-write layer over a read-only base, as an instance's root volume is over its AMI.
 //! - [`live`]: the volume of a running instance: snapshots and growth while it is read and written.
 //! - [`chain`]: the layers of a volume by their files, from the image up.
+//! - [`merge`](mod@merge): several layers become one.
 //! - [`raw`]: a raw file or block device as it is.
 //! - [`import`]: any disk image → a sparse raw file, once; afterwards nothing looks at a guest's bytes to find a format.
 //! - [`pull`]: official cloud images by name.
@@ -22,6 +23,7 @@ pub mod import;
 pub mod live;
 mod lock;
 mod map_file;
+pub mod merge;
 pub mod pull;
 pub mod raw;
 pub mod volume;

@@ -260,7 +260,7 @@ fn new_id(path: &Path) -> Result<LayerId, StorageError> {
     Ok(id)
 }
 
-fn folder(path: &Path) -> io::Result<File> {
+pub(super) fn folder(path: &Path) -> io::Result<File> {
     File::open(path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))
 }
 
