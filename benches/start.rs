@@ -46,6 +46,7 @@ fn launch(home: &Path) {
         private_ip: None,
         root_size: None,
         volumes: Vec::new(),
+        provisioned: Default::default(),
         shutdown_behavior: ShutdownBehavior::Stop,
         termination_protection: false,
         emulated: false,

@@ -1,6 +1,7 @@
 use std::os::unix::fs::FileExt;
 
 use super::*;
+use crate::ec2::volume_types::Provisioned;
 use crate::region::paths::Paths;
 use crate::storage::chain::MOST_LAYERS;
 use crate::storage::{OpenMode, StorageError};
@@ -16,7 +17,8 @@ impl Home {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut region = Region::open(Paths::under(directory.path())).unwrap();
-        let volume_id = region.create_volume(Some(1 << 30), None, Vec::new()).unwrap().volume_id;
+        let volume_id =
+            region.create_volume(Some(1 << 30), None, Vec::new(), Provisioned::default()).unwrap().volume_id;
         Home { region, _directory: directory, volume_id }
     }
 
@@ -83,7 +85,8 @@ fn runs_end_where_something_needs_a_layer_for_itself() {
 fn layers_of_deleted_snapshots_are_merged_by_prune() {
     let mut home = Home::new();
     let snapshots: Vec<_> = (1..=6).map(|day| home.day(day)).collect();
-    let third = home.region.create_volume(None, Some(&snapshots[2]), Vec::new()).unwrap().volume_id;
+    let third =
+        home.region.create_volume(None, Some(&snapshots[2]), Vec::new(), Provisioned::default()).unwrap().volume_id;
     for snapshot in [&snapshots[0], &snapshots[1], &snapshots[2], &snapshots[4]] {
         home.region.delete_snapshot(&snapshot.snapshot_id).unwrap();
     }
@@ -95,10 +98,11 @@ fn layers_of_deleted_snapshots_are_merged_by_prune() {
     assert_eq!(home.days(&third, 6), [1, 2, 3]);
     assert_eq!(home.days(&home.volume_id, 6), [1, 2, 3, 4, 5, 6]);
     let fourth = home.region.snapshot(&snapshots[3].snapshot_id).unwrap();
-    let fourth = home.region.create_volume(None, Some(&fourth), Vec::new()).unwrap().volume_id;
+    let fourth = home.region.create_volume(None, Some(&fourth), Vec::new(), Provisioned::default()).unwrap().volume_id;
     assert_eq!(home.days(&fourth, 6), [1, 2, 3, 4]);
     // Made of what was known before: what is there now counts.
-    let sixth = home.region.create_volume(None, Some(&snapshots[5]), Vec::new()).unwrap().volume_id;
+    let sixth =
+        home.region.create_volume(None, Some(&snapshots[5]), Vec::new(), Provisioned::default()).unwrap().volume_id;
     assert_eq!(home.days(&sixth, 6), [1, 2, 3, 4, 5, 6]);
     assert_eq!(home.region.prune().unwrap(), crate::region::prune::Pruned::default());
 }
@@ -116,7 +120,8 @@ fn snapshots_that_are_all_kept_meet_no_wall() {
     assert_eq!(home.days(&id, 9), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
     for (day, snapshot) in (1..=9u8).zip(&kept) {
         let snapshot = home.region.snapshot(&snapshot.snapshot_id).unwrap();
-        let made = home.region.create_volume(None, Some(&snapshot), Vec::new()).unwrap().volume_id;
+        let made =
+            home.region.create_volume(None, Some(&snapshot), Vec::new(), Provisioned::default()).unwrap().volume_id;
         assert_eq!(home.days(&made, 9), (1..=day).collect::<Vec<_>>());
         home.region.delete_volume(&made).unwrap();
     }

@@ -108,6 +108,7 @@ fn bytes(path: &Path) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ec2::volume_types::Provisioned;
     use crate::region::paths::Paths;
 
     #[test]
@@ -115,7 +116,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let paths = Paths::under(home.path());
         let mut region = Region::open(paths.clone()).unwrap();
-        let kept = region.create_volume(Some(1 << 30), None, Vec::new()).unwrap().volume_id;
+        let kept = region.create_volume(Some(1 << 30), None, Vec::new(), Provisioned::default()).unwrap().volume_id;
         let file = |name: &str| paths.volumes().join(name);
         for name in ["vol-left.data", "vol-left.map", "vol-young.data", "notes.txt"] {
             fs::write(file(name), "x").unwrap();

@@ -1,6 +1,7 @@
 //! Volumes, copy-on-write, image formats, official images from the network: blocks in, blocks out.
 //!
 //! - [`volume`]: a copy-on-write layer over a read-only base, as an instance's root volume is over its AMI.
+//! - [`limits`]: a disk held back to what a volume of EBS does.
 //! - [`live`]: the volume of a running instance: snapshots and growth while it is read and written.
 //! - [`chain`]: the layers of a volume by their files, from the image up.
 //! - [`merge`](mod@merge): several layers become one.
@@ -20,6 +21,7 @@ pub mod error;
 pub mod export;
 pub mod image;
 pub mod import;
+pub mod limits;
 pub mod live;
 mod lock;
 mod map_file;
