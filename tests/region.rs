@@ -465,6 +465,20 @@ fn a_kill_at_any_step_of_a_volume_s_life_loses_nothing() {
         home.ok(&["image", "rm", "made"]);
         points += 1;
     }
+    for step in ["fold: merged", "fold: recorded"] {
+        for volume in [&root, &data] {
+            for _ in 0..2 {
+                let snapshot = home.ok(&["snapshot", "create", volume]);
+                home.ok(&["snapshot", "create", volume]);
+                home.ok(&["snapshot", "rm", &snapshot]);
+            }
+            // Of the root volume, while it is in use.
+            home.killed(step, &["prune"]);
+            home.ok(&["snapshot", "create", volume]);
+            home.ok(&["prune"]);
+            points += 1;
+        }
+    }
     // All layers are still what they were: it starts again.
     home.ok(&["stop", "--force", &id]);
     home.ok(&["start", &id]);

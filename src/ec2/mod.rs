@@ -14,5 +14,6 @@ mod network_regions;
 pub mod spelling;
 pub mod tags;
 pub mod user_data;
+pub mod volume_types;
 
 pub use error::Ec2Error;

@@ -179,6 +179,18 @@ impl Store {
         Ok(result)
     }
 
+    /// A [`transaction`](Self::transaction) that is on the disk when this returns, and all before it. Others may be lost in a power
+    /// failure; this one is for what must be known before something outside of the store happens that can't be undone.
+    pub fn durable_transaction<T, E: From<StoreError>>(
+        &mut self,
+        work: impl FnOnce(&Tables<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.connection.pragma_update(None, "synchronous", "FULL").map_err(StoreError::from)?;
+        let result = self.transaction(work);
+        self.connection.pragma_update(None, "synchronous", "NORMAL").map_err(StoreError::from)?;
+        result
+    }
+
     /// The tables, for single reads and writes.
     pub fn tables(&self) -> Tables<'_> {
         Tables { connection: &self.connection }
