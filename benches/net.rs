@@ -6,8 +6,12 @@ use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use amiable::ec2::security_group::SecurityGroup;
+use amiable::host::firewall::Firewall;
+use amiable::host::spec::{NetworkSpec, SecurityGroups};
 use amiable::net::{NetConfig, Network};
 use amiable::vmm::backend::{Frame, NetBackend, Offload, PartialChecksum};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -105,6 +109,24 @@ impl Device for Wire {
     }
 }
 
+/// As instances in the default security group have it.
+fn firewall() -> Arc<Firewall> {
+    let groups = vec![SecurityGroup::default_group()];
+    let spec = NetworkSpec {
+        mac: GUEST_MAC,
+        address: GUEST,
+        prefix: 24,
+        dns: GATEWAY,
+        domain: String::new(),
+        upstreams: Vec::new(),
+        forwards: Vec::new(),
+        host_loopback: None,
+        groups: SecurityGroups { version: 0, groups },
+        peers: Vec::new(),
+    };
+    Arc::new(Firewall::new(&spec, Arc::new(|_| ())))
+}
+
 struct Guest {
     net: Network,
     iface: Interface,
@@ -138,6 +160,7 @@ impl Guest {
             services: Vec::new(),
             host_alias: Some((ALIAS, IpAddr::V4(Ipv4Addr::LOCALHOST))),
             on_lease: None,
+            gate: Some(firewall()),
         };
         let mut net = Network::new(config).expect("a network");
         net.set_guest_offload(true, true);
@@ -208,6 +231,43 @@ impl Guest {
     }
 }
 
+/// A datagram of 32 bytes from the guest's `source` port, its checksum vouched for by the offload.
+fn datagram(source: u16, port: u16) -> Vec<u8> {
+    let mut frame = [&[2, 0, 0, 0, 0, 1][..], &GUEST_MAC, &[8, 0]].concat();
+    frame.extend([0x45, 0, 0, 60, 0, 0, 0x40, 0, 64, 17, 0, 0]);
+    frame.extend(GUEST.octets());
+    frame.extend(ALIAS.octets());
+    let sum: u32 = frame[14..34].chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    for word in [source, port, 40, 0] {
+        frame.extend(word.to_be_bytes());
+    }
+    frame.extend([7; 32]);
+    frame
+}
+
+/// What a flow costs that is new, and what a datagram of one that is there.
+fn flows(c: &mut Criterion) {
+    let mut guest = Guest::new();
+    let server = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let port = server.local_addr().expect("its number").port();
+    let frames: Vec<Vec<u8>> = (1024..60_000).map(|source| datagram(source, port)).collect();
+    let good = Offload { checksum_valid: true, ..Offload::default() };
+    let mut group = c.benchmark_group("net/udp");
+    group.throughput(Throughput::Elements(1));
+    let mut next = 0;
+    group.bench_function("datagram_new_flow", |b| {
+        b.iter(|| {
+            next = (next + 1) % frames.len();
+            guest.net.transmit(&frames[next], good, Instant::now());
+        });
+    });
+    group.bench_function("datagram_same_flow", |b| b.iter(|| guest.net.transmit(&frames[0], good, Instant::now())));
+    assert!(guest.net.udp_flows() > 100, "the datagrams made flows");
+    group.finish();
+}
+
 fn benches(c: &mut Criterion) {
     let mut guest = Guest::new();
     let mut group = c.benchmark_group("net/tcp");
@@ -220,5 +280,5 @@ fn benches(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(net, benches);
+criterion_group!(net, benches, flows);
 criterion_main!(net);

@@ -43,6 +43,7 @@ fn launch(home: &Path) {
         instance_type: instance_types::find("t3.micro").unwrap(),
         metadata_options: MetadataOptions::default(),
         tags: Vec::new(),
+        security_groups: Vec::new(),
         private_ip: None,
         root_size: None,
         volumes: Vec::new(),

@@ -33,16 +33,17 @@ pub fn run(spec: &InstanceSpec, volumes: Volumes, tell: Tell, orders: Sender<Con
     let volumes = Arc::new(volumes);
     let console = Console::new(tell.clone(), orders);
     let present = Arc::new(Mutex::new(Present::default()));
-    let obeying = {
+    let started = Services::new(spec, &tell).map(Arc::new).and_then(|services| {
         let (present, console, tell, volumes) = (present.clone(), console.clone(), tell.clone(), volumes.clone());
+        let served = services.clone();
         std::thread::Builder::new()
             .name("orders".into())
-            .spawn(move || obey(&controls, &present, &console, &volumes, &tell))
-    };
-    let end = match obeying {
-        Err(error) => failed(&error),
-        Ok(_) => boots(spec, &volumes, &tell, &console, &present).unwrap_or_else(|error| failed(&*error)),
-    };
+            .spawn(move || obey(&controls, &present, &console, &volumes, &served, &tell))?;
+        Ok(services)
+    });
+    let end = started
+        .and_then(|services| boots(spec, &volumes, &services, &tell, &console, &present))
+        .unwrap_or_else(|error| failed(&*error));
     console.flush();
     for text in volumes.close() {
         tell(Event::Warning { text });
@@ -65,15 +66,15 @@ pub(super) fn failed(error: &(dyn Error + 'static)) -> End {
 fn boots(
     spec: &InstanceSpec,
     volumes: &Arc<Volumes>,
+    services: &Services,
     tell: &Tell,
     console: &Console,
     present: &Arc<Mutex<Present>>,
 ) -> Result<End, StartError> {
-    let services = Services::new(spec, tell)?;
     let mut first = true;
     let mut triple_faults = 0;
     loop {
-        let exit = match boot(spec, volumes, &services, tell, console, present, first)? {
+        let exit = match boot(spec, volumes, services, tell, console, present, first)? {
             None => return Ok(End::Stopped),
             Some((exit, lived)) => {
                 triple_faults = if exit == Exit::TripleFault && lived < SHORT_LIFE { triple_faults + 1 } else { 0 };
@@ -168,6 +169,7 @@ fn obey(
     present: &Mutex<Present>,
     console: &Console,
     volumes: &Arc<Volumes>,
+    services: &Services,
     tell: &Tell,
 ) {
     loop {
@@ -206,6 +208,10 @@ fn obey(
                 machine.serial_input(&data);
             }
             (Control::Sync, Some(machine)) => machine.serial_sysrq(b's'),
+            (Control::SecurityGroups { id, groups }, _) => {
+                services.set_groups(&groups);
+                tell(Event::Answer { id, error: None });
+            }
             (Control::Volume { id, change }, machine) => volumes.change(id, change, machine.clone(), tell),
             (Control::Describe, Some(machine)) => {
                 tell(Event::Vcpus { lines: machine.describe_vcpus(ANSWER) });
