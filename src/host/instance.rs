@@ -82,14 +82,17 @@ fn boots(
             }
         };
         first = false;
-        let restart = {
+        let next = {
             let mut present = lock(present);
             present.machine = None;
-            std::mem::take(&mut present.restart) && !present.stopped
+            if present.next == Next::Restart { std::mem::take(&mut present.next) } else { present.next }
         };
         console.flush();
         let detail = match exit {
-            Exit::PowerOff | Exit::Stopped if restart => None,
+            Exit::PowerOff | Exit::Stopped if next == Next::Restart => None,
+            // A guest that was restarting when it was told to power off has shut down all the same.
+            Exit::Reset if next == Next::Off => return Ok(End::PowerOff),
+            Exit::TripleFault if next == Next::Off => return Ok(End::Stopped),
             Exit::PowerOff => return Ok(End::PowerOff),
             Exit::Stopped => return Ok(End::Stopped),
             Exit::TripleFault if triple_faults >= MOST_TRIPLE_FAULTS => {
@@ -135,7 +138,7 @@ fn boot(
     })?;
     {
         let mut present = lock(present);
-        if present.stopped {
+        if present.next == Next::Off {
             return Ok(None);
         }
         let handle = machine.handle();
@@ -153,9 +156,19 @@ fn boot(
 #[derive(Default)]
 struct Present {
     machine: Option<MachineHandle>,
-    /// It is to be started again when it ends.
-    restart: bool,
-    stopped: bool,
+    next: Next,
+}
+
+/// What follows when the machine ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Next {
+    /// What the guest says: it powers off or restarts.
+    #[default]
+    AsTheGuestSays,
+    /// Another boot, even after a power-off.
+    Restart,
+    /// Nothing, even after a restart: it was told to power off, or stopped.
+    Off,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -192,16 +205,21 @@ fn obey(
                 if let Some(machine) = machine {
                     machine.stop();
                 }
-                present.stopped = true;
+                present.next = Next::Off;
                 return;
             }
-            (Control::PowerButton, Some(machine)) => machine.power_button(),
+            (Control::PowerButton, machine) => {
+                if let Some(machine) = machine {
+                    machine.power_button();
+                }
+                present.next = Next::Off;
+            }
             (Control::Reboot, Some(machine)) => {
-                present.restart = true;
+                present.next = Next::Restart;
                 machine.power_button();
             }
             (Control::Reset, Some(machine)) => {
-                present.restart = true;
+                present.next = Next::Restart;
                 machine.stop();
             }
             (Control::Input { data }, Some(machine)) => {

@@ -8,26 +8,43 @@ use std::path::{Path, PathBuf};
 /// Where it is loaded and entered.
 const ADDRESS: u32 = 0x10_0000;
 
-/// 32-bit code, as the PVH entry is (Xen's x86/HVM direct boot ABI).
+/// 32-bit code, as the PVH entry is (Xen's x86/HVM direct boot ABI). It halts while there is nothing to obey, so that a guest that a
+/// failed test leaves behind takes no processor time.
 #[rustfmt::skip]
 const CODE: &[u8] = &[
-    0x66, 0xba, 0xf8, 0x03,     //     mov dx, COM1
-    0xb0, b'R', 0xee,           //     out dx, 'R'
-    0xb0, b'\n', 0xee,          //     out dx, '\n'
-    0x66, 0xba, 0xfd, 0x03,     // 1:  mov dx, COM1's line status
-    0xf3, 0x90,                 //     pause
-    0xec, 0xa8, 0x01,           //     in al, dx; test al, data ready
-    0x74, 0xf5,                 //     jz 1b
-    0x66, 0xba, 0xf8, 0x03,     //     mov dx, COM1
-    0xec,                       //     in al, dx
-    0x3c, b'p', 0x74, 0x07,     //     cmp al, 'p'; je 2f
-    0x3c, b'r', 0x74, 0x0a,     //     cmp al, 'r'; je 3f
-    0xee, 0xeb, 0xe5,           //     out dx, al; jmp 1b
-    0x66, 0xba, 0x00, 0x06,     // 2:  mov dx, ACPI sleep control
-    0xb0, 0x34, 0xee,           //     out dx, S5 | enable
-    0x66, 0xba, 0x02, 0x06,     // 3:  mov dx, ACPI reset
-    0xb0, 0x01, 0xee,           //     out dx, 1
-    0xf4, 0xeb, 0xfd,           // 4:  hlt; jmp 4b
+    0xbc, 0x00, 0x00, 0x09, 0x00,               //     mov esp, 0x90000
+    0x0f, 0x01, 0x1d, 0x79, 0x00, 0x10, 0x00,   //     lidt [6f]
+    0xb0, 0xff, 0xe6, 0x21,                     //     the old interrupt controller: off
+    0xc7, 0x05, 0xf0, 0x00, 0xe0, 0xfe,
+    0xff, 0x01, 0x00, 0x00,                     //     local APIC: on
+    0xc7, 0x05, 0x00, 0x00, 0xc0, 0xfe,
+    0x18, 0x00, 0x00, 0x00,                     //     I/O APIC: the entry of COM1's interrupt 4
+    0xc7, 0x05, 0x10, 0x00, 0xc0, 0xfe,
+    0x24, 0x00, 0x00, 0x00,                     //     is vector 0x24
+    0x66, 0xba, 0xf9, 0x03, 0xb0, 0x01, 0xee,   //     COM1 interrupts when there are data
+    0x66, 0xba, 0xf8, 0x03,                     //     mov dx, COM1
+    0xb0, b'R', 0xee,                           //     out dx, 'R'
+    0xb0, b'\n', 0xee,                          //     out dx, '\n'
+    0x66, 0xba, 0xfd, 0x03,                     // 1:  mov dx, COM1's line status
+    0xec, 0xa8, 0x01,                           //     in al, dx; test al, data ready
+    0x75, 0x05,                                 //     jnz 2f
+    0xfb, 0xf4, 0xfa,                           //     sti; hlt; cli
+    0xeb, 0xf2,                                 //     jmp 1b
+    0x66, 0xba, 0xf8, 0x03,                     // 2:  mov dx, COM1
+    0xec,                                       //     in al, dx
+    0x3c, b'p', 0x74, 0x07,                     //     cmp al, 'p'; je 3f
+    0x3c, b'r', 0x74, 0x0a,                     //     cmp al, 'r'; je 4f
+    0xee, 0xeb, 0xe2,                           //     out dx, al; jmp 1b
+    0x66, 0xba, 0x00, 0x06,                     // 3:  mov dx, ACPI sleep control
+    0xb0, 0x34, 0xee,                           //     out dx, S5 | enable
+    0x66, 0xba, 0x02, 0x06,                     // 4:  mov dx, ACPI reset
+    0xb0, 0x01, 0xee,                           //     out dx, 1
+    0xf4, 0xeb, 0xfd,                           //     hlt, for ever
+    0xc7, 0x05, 0xb0, 0x00, 0xe0, 0xfe,
+    0x00, 0x00, 0x00, 0x00, 0xcf,               // 5:  end of interrupt; iret
+    0x27, 0x01, 0x5f, 0xff, 0x0f, 0x00,         // 6:  interrupt table: limit, base, so that entry 0x24 is
+    0x6e, 0x00, 0x10, 0x00,
+    0x00, 0x8e, 0x10, 0x00,                     //     a gate to 5b in the code segment that amiable enters with
 ];
 
 /// Write it into a directory.
