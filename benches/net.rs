@@ -9,10 +9,10 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use amiable::ec2::security_group::SecurityGroup;
+use amiable::ec2::security_group::{self, Cidr, Direction, Permission, SecurityGroup};
 use amiable::host::firewall::Firewall;
 use amiable::host::spec::{NetworkSpec, SecurityGroups};
-use amiable::net::{NetConfig, Network};
+use amiable::net::{Gate, NetConfig, Network, NewFlow, Protocol};
 use amiable::vmm::backend::{Frame, NetBackend, Offload, PartialChecksum};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -109,9 +109,7 @@ impl Device for Wire {
     }
 }
 
-/// As instances in the default security group have it.
-fn firewall() -> Arc<Firewall> {
-    let groups = vec![SecurityGroup::default_group()];
+fn firewall(groups: Vec<SecurityGroup>) -> Arc<Firewall> {
     let spec = NetworkSpec {
         mac: GUEST_MAC,
         address: GUEST,
@@ -160,7 +158,7 @@ impl Guest {
             services: Vec::new(),
             host_alias: Some((ALIAS, IpAddr::V4(Ipv4Addr::LOCALHOST))),
             on_lease: None,
-            gate: Some(firewall()),
+            gate: Some(firewall(vec![SecurityGroup::default_group()])),
         };
         let mut net = Network::new(config).expect("a network");
         net.set_guest_offload(true, true);
@@ -247,6 +245,31 @@ fn datagram(source: u16, port: u16) -> Vec<u8> {
     frame
 }
 
+/// What the security groups' part of that is: in the default group, and where the last of as many rules as there can be fits.
+fn filter(c: &mut Criterion) {
+    let full = |number: u8| {
+        let mut group = SecurityGroup::new("full", "full").expect("a group");
+        group.rules.clear();
+        let rules = (1..=60).map(|n: i32| {
+            let peer: Cidr = format!("10.{number}.{n}.0/24").parse().expect("a block");
+            Permission::new(security_group::Protocol::Udp, Some((n, n)), peer.into()).expect("a rule")
+        });
+        group.authorize(Direction::Egress, rules.collect(), None).expect("room");
+        group
+    };
+    let flow = |to: &str| NewFlow::Out { protocol: Protocol::Udp, to: to.parse().expect("an address") };
+    let mut group = c.benchmark_group("net/gate");
+    for (name, groups, flow) in [
+        ("default_group", vec![SecurityGroup::default_group()], flow("192.0.2.1:53")),
+        ("five_full_groups", (0..5).map(full).collect(), flow("10.4.60.1:60")),
+    ] {
+        let firewall = firewall(groups);
+        assert!(firewall.admits(&flow));
+        group.bench_function(name, |b| b.iter(|| firewall.admits(std::hint::black_box(&flow))));
+    }
+    group.finish();
+}
+
 /// What a flow costs that is new, and what a datagram of one that is there.
 fn flows(c: &mut Criterion) {
     let mut guest = Guest::new();
@@ -280,5 +303,5 @@ fn benches(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(net, benches, flows);
+criterion_group!(net, benches, flows, filter);
 criterion_main!(net);
