@@ -59,12 +59,12 @@ const OUTER_LOOPBACK: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 /// count from `started`.
 pub fn start(tools: &Tools, spec: &InstanceSpec, records: &Path, started: Instant) -> Result<Running, StartError> {
     let host = Arc::new(SharedHost::open(Settings::new(&tools.state, tools.kernel.clone()))?);
-    let (command, forwards) = command(&host, spec)?;
+    let (command, forwards, plugs) = command(&host, spec)?;
     let mut inner = command.start()?;
     let (sender, seen) = mpsc::channel::<Seen>();
     let stdin = Arc::new(Mutex::new(inner.stdin.take()));
     let tell = move |event| sender.send(Seen { at: Instant::now(), event }).is_ok();
-    let plugs = Arc::new(Plugs::default());
+    let plugs = Arc::new(plugs);
     let write = move |control: Control| {
         if let Ok(mut stdin) = stdin.lock()
             && let Some(pipe) = stdin.as_mut()
@@ -118,8 +118,8 @@ pub fn start(tools: &Tools, spec: &InstanceSpec, records: &Path, started: Instan
     Ok(Running::new(session, look(spec), thread))
 }
 
-/// An instance's process in the emulated host, and its published ports.
-fn command(host: &SharedHost, spec: &InstanceSpec) -> Result<(SharedCommand, Vec<PortForward>), StartError> {
+/// An instance's process in the emulated host, its published ports and what it has plugged in.
+fn command(host: &SharedHost, spec: &InstanceSpec) -> Result<(SharedCommand, Vec<PortForward>, Plugs), StartError> {
     let ports = u16::try_from(spec.network.forwards.len()).map_err(|_| "more published ports than there are")?;
     let mut command = host.command(["instance-process"], ports)?.grace(GRACE);
     let most = u64::from(command.host_memory_mib()).saturating_sub(HOST_MEMORY_MIB);
@@ -170,7 +170,7 @@ fn command(host: &SharedHost, spec: &InstanceSpec) -> Result<(SharedCommand, Vec
     }
     let specification = command.file("instance.json", 0o600, serde_json::to_vec(&inner)?);
     command.arg(specification.to_string_lossy());
-    Ok((command, published))
+    Ok((command, published, Plugs::of(&inner)))
 }
 
 /// Where QEMU shall listen for a published port. It can't tell which port it took, so a free one is found for it.

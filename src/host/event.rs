@@ -5,6 +5,7 @@
 //! [`Event::Warning`], so that a broken stream is seen.
 
 use std::io::{self, BufRead, Read, Write};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use serde::de::DeserializeOwned;
@@ -151,6 +152,8 @@ pub enum VolumeChange {
         volume_id: String,
         /// To this many bytes.
         size: u64,
+        /// Inside the emulated host: the drives that hold it, which are larger already.
+        drives: Vec<PathBuf>,
     },
     /// Freeze what a volume holds, and go on in a new layer.
     Snapshot {

@@ -108,8 +108,9 @@ impl Volumes {
         match change {
             VolumeChange::Attach { volume } => self.attach(volume, machine),
             VolumeChange::Detach { volume_id, force } => self.detach(&volume_id, force, machine),
-            VolumeChange::Grow { volume_id, size } => {
+            VolumeChange::Grow { volume_id, size, drives } => {
                 let (volume, slot) = self.find(&volume_id)?;
+                drives.iter().try_for_each(|drive| crate::emulate::rescan(drive))?;
                 volume.grow(size)?;
                 match machine {
                     Some(machine) => Ok(machine.resized(slot)?),

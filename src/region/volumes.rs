@@ -191,7 +191,7 @@ impl Region {
         let holder = volume.instance_id().map(str::to_owned).filter(|instance_id| self.has_process(instance_id));
         match holder {
             Some(instance_id) => {
-                self.change_volume(&instance_id, VolumeChange::Grow { volume_id: id.clone(), size })?;
+                self.change_volume(&instance_id, VolumeChange::Grow { volume_id: id.clone(), size, drives: vec![] })?;
             }
             None => {
                 let chain = self.chain(&volume.amiable.layers);

@@ -84,7 +84,11 @@ impl BlockFile {
 
     /// Make a file longer. Block devices have the length they have.
     pub fn set_len_at_least(&self, len: u64) -> io::Result<()> {
-        if self.file.metadata()?.is_file() && self.len()? < len { self.file.set_len(len) } else { Ok(()) }
+        match self.len()? {
+            present if present >= len => Ok(()),
+            _ if self.file.metadata()?.is_file() => self.file.set_len(len),
+            present => Err(io::Error::other(format!("the block device has {present} bytes, not {len}"))),
+        }
     }
 
     fn checked(file: File, path: &Path, exclusive: bool) -> Result<Self, StorageError> {

@@ -51,11 +51,17 @@ impl VolumePaths {
         VolumePaths { data: folder.join(format!("{volume_id}.data")), map: folder.join(format!("{volume_id}.map")) }
     }
 
+    /// How many bytes the files of a volume of `size` bytes have at least where they are block devices: data, map.
+    pub fn file_sizes(size: u64) -> Result<(u64, u64), StorageError> {
+        check_size(size)?;
+        Ok((size, super::map_file::map_len(size)))
+    }
+
     /// Make both files, empty, for a volume of `size` bytes that will be made on them where they are block devices.
     pub fn preallocate(&self, size: u64) -> Result<(), StorageError> {
-        check_size(size)?;
-        BlockFile::create(&self.data, size)?;
-        BlockFile::create(&self.map, super::map_file::map_len(size)).inspect_err(|_| {
+        let (data, map) = Self::file_sizes(size)?;
+        BlockFile::create(&self.data, data)?;
+        BlockFile::create(&self.map, map).inspect_err(|_| {
             let _ = std::fs::remove_file(&self.data);
         })?;
         Ok(())
