@@ -33,17 +33,15 @@ pub fn run(spec: &InstanceSpec, volumes: Volumes, tell: Tell, orders: Sender<Con
     let volumes = Arc::new(volumes);
     let console = Console::new(tell.clone(), orders);
     let present = Arc::new(Mutex::new(Present::default()));
-    let started = Services::new(spec, &tell).map(Arc::new).and_then(|services| {
-        let (present, console, tell, volumes) = (present.clone(), console.clone(), tell.clone(), volumes.clone());
-        let served = services.clone();
-        std::thread::Builder::new()
-            .name("orders".into())
-            .spawn(move || obey(&controls, &present, &console, &volumes, &served, &tell))?;
-        Ok(services)
+    let lived = Services::new(spec, &tell).map(Arc::new).and_then(|services| {
+        let obedient = (present.clone(), console.clone(), tell.clone(), volumes.clone(), services.clone());
+        std::thread::Builder::new().name("orders".into()).spawn(move || {
+            let (present, console, tell, volumes, services) = obedient;
+            obey(&controls, &present, &console, &volumes, &services, &tell);
+        })?;
+        boots(spec, &volumes, &services, &tell, &console, &present)
     });
-    let end = started
-        .and_then(|services| boots(spec, &volumes, &services, &tell, &console, &present))
-        .unwrap_or_else(|error| failed(&*error));
+    let end = lived.unwrap_or_else(|error| failed(&*error));
     console.flush();
     for text in volumes.close() {
         tell(Event::Warning { text });

@@ -32,7 +32,7 @@ pub const KEYS_FILE: &str = "keys.pem";
 /// The services of one instance.
 pub(super) struct Services {
     imds: Arc<Service>,
-    /// What the metadata service tells at the moment.
+    /// What it shows.
     metadata: Mutex<Metadata>,
     firewall: Arc<Firewall>,
     tell: Tell,
@@ -64,9 +64,10 @@ impl Services {
         let log = tell.clone();
         let imds = Service::new(spec.metadata.clone(), Some(provider), system_clock())
             .with_log(move |entry| log(Event::Imds { entry }));
+        let metadata = Mutex::new(spec.metadata.clone());
         Ok(Services {
             imds: Arc::new(imds),
-            metadata: Mutex::new(spec.metadata.clone()),
+            metadata,
             firewall: Arc::new(Firewall::new(&spec.network, tell.clone())),
             tell: tell.clone(),
             published: Mutex::default(),
