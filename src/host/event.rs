@@ -12,7 +12,7 @@ use std::time::Instant;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::spec::{PortForward, VolumeSpec};
+use super::spec::{PortForward, SecurityGroups, VolumeSpec};
 use super::stage::Stage;
 use crate::ec2::metadata_options::MetadataOptions;
 use crate::imds::LogEntry;
@@ -55,7 +55,7 @@ pub enum Event {
         /// A line per vCPU.
         lines: Vec<String>,
     },
-    /// The answer to a [`Control::Volume`].
+    /// The answer to a [`Control::Volume`] or [`Control::SecurityGroups`].
     Answer {
         /// Of the order.
         id: u64,
@@ -108,6 +108,13 @@ pub enum Control {
         /// The bytes, in base64 on the wire.
         #[serde(with = "crate::ec2::base64_bytes")]
         data: Vec<u8>,
+    },
+    /// Filter by these from now on; answered.
+    SecurityGroups {
+        /// To know the answer by.
+        id: u64,
+        /// The groups.
+        groups: SecurityGroups,
     },
     /// Ask the guest's kernel to write its dirty pages, by the magic SysRq key on the serial line.
     Sync,

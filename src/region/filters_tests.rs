@@ -11,8 +11,8 @@ fn volumes_and_snapshots_are_found_by_what_they_are() {
     let home = tempfile::tempdir().unwrap();
     let mut region = Region::open(Paths::under(home.path())).unwrap();
     let tag = |value: &str| vec![Tag { key: "env".to_owned(), value: value.to_owned() }];
-    let small = region.create_volume(Some(1 << 30), None, tag("dev")).unwrap().volume_id;
-    let large = region.create_volume(Some(5 << 30), None, tag("prod")).unwrap().volume_id;
+    let small = region.create_volume(Some(1 << 30), None, tag("dev"), Default::default()).unwrap().volume_id;
+    let large = region.create_volume(Some(5 << 30), None, tag("prod"), Default::default()).unwrap().volume_id;
     let snapshot = region.create_snapshot(&large, "nightly", Vec::new()).unwrap().snapshot_id;
     let found = |text: &str| {
         let volumes = region.volumes_that_fit(&filters(text)).unwrap();
@@ -44,7 +44,7 @@ fn every_filter_of_instances_is_of_something() {
     let row =
         InstanceRow { instance_id: "i-1", image_id: "ami-1", state: "stopped", private_ip: None, launched: "2026" };
     region.store.tables().put_instance(row, &body).unwrap();
-    let volume = region.create_volume(Some(1 << 30), None, Vec::new()).unwrap().volume_id;
+    let volume = region.create_volume(Some(1 << 30), None, Vec::new(), Default::default()).unwrap().volume_id;
     let instance = region.instance("i-1").unwrap();
     region.edit(&volume, |volume| super::super::attachments::attach_root(volume, &instance)).unwrap();
     for name in INSTANCE {

@@ -15,7 +15,7 @@ fn mends(region: &Region) -> Vec<String> {
 fn a_tidy_region_has_none() {
     let home = tempfile::tempdir().unwrap();
     let mut region = region(&home);
-    let volume = region.create_volume(Some(1 << 30), None, Vec::new()).unwrap().volume_id;
+    let volume = region.create_volume(Some(1 << 30), None, Vec::new(), Default::default()).unwrap().volume_id;
     region.create_snapshot(&volume, "", Vec::new()).unwrap();
     assert_eq!(region.leftovers().unwrap(), []);
 }
@@ -24,7 +24,7 @@ fn a_tidy_region_has_none() {
 fn each_leftover_is_told_with_what_mends_it() {
     let home = tempfile::tempdir().unwrap();
     let mut region = region(&home);
-    let volume = region.create_volume(Some(1 << 30), None, Vec::new()).unwrap().volume_id;
+    let volume = region.create_volume(Some(1 << 30), None, Vec::new(), Default::default()).unwrap().volume_id;
     let snapshot = region.create_snapshot(&volume, "", Vec::new()).unwrap();
     let frozen = region.layer(&snapshot.amiable.layers.frozen[0]);
     fs::write(region.paths().volumes().join("vol-x.map"), "x").unwrap();
@@ -47,7 +47,7 @@ fn each_leftover_is_told_with_what_mends_it() {
 fn a_volume_of_an_instance_that_is_gone_can_be_detached() {
     let home = tempfile::tempdir().unwrap();
     let mut region = region(&home);
-    let volume = region.create_volume(Some(1 << 30), None, Vec::new()).unwrap().volume_id;
+    let volume = region.create_volume(Some(1 << 30), None, Vec::new(), Default::default()).unwrap().volume_id;
     let attachment = super::super::model::Attachment {
         instance_id: "i-1".to_owned(),
         device: "/dev/sdf".to_owned(),

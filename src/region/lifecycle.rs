@@ -20,7 +20,7 @@ use super::instances::put;
 use super::launch::LaunchParameters;
 use super::model::{Instance, ShutdownBehavior, StateName, StateReason};
 use super::tagging::check_tags;
-use super::{Region, lock};
+use super::{Region, lock, security_groups};
 use crate::ec2::instance_types::InstanceType;
 use crate::ec2::{Ec2Error, user_data};
 use crate::host::control::Message;
@@ -43,6 +43,8 @@ pub struct Modification {
     pub termination_protection: Option<bool>,
     /// How the metadata service answers, in the AWS CLI's shorthand; what is not named stays.
     pub metadata_options: Option<String>,
+    /// Names or ids of the security groups that it is to be in.
+    pub security_groups: Option<Vec<String>>,
 }
 
 /// How long [`Region::reconcile`] waits for processes that it reminds.
@@ -124,6 +126,7 @@ impl Region {
             }
         }
         self.forget_terminated()?;
+        self.remind_of_groups();
         Ok(deaf)
     }
 
@@ -253,12 +256,14 @@ impl Region {
     /// Change an instance's attributes.
     ///
     /// # Errors
-    /// `IncorrectInstanceState` for the type and the user-data of one that is not stopped, as on EC2.
+    /// `IncorrectInstanceState` for the type and the user-data of one that is not stopped, as on EC2, and for the groups of one
+    /// that is terminated; `InvalidGroup.NotFound`.
     pub fn modify_instance(&mut self, instance_id: &str, change: Modification) -> Result<Instance, RegionError> {
         if let Some(Some(data)) = &change.user_data {
             user_data::check_size(data)?;
         }
-        self.store.transaction(|tables| {
+        let regroups = change.security_groups.is_some();
+        let instance = self.store.transaction(|tables| -> Result<Instance, RegionError> {
             let mut instance: Instance =
                 tables.instance(instance_id)?.ok_or_else(|| Ec2Error::instance_not_found(&[instance_id]))?;
             let needs_stop = change.instance_type.is_some() || change.user_data.is_some();
@@ -293,9 +298,20 @@ impl Region {
             if let Some(protection) = change.termination_protection {
                 instance.amiable.termination_protection = protection;
             }
+            if let Some(groups) = &change.security_groups {
+                if instance.state.name == StateName::Terminated {
+                    return Err(Ec2Error::incorrect_instance_state(instance_id, "modified").into());
+                }
+                security_groups::assign(tables, &mut instance, groups)?;
+            }
             put(tables, &instance)?;
             Ok(instance)
-        })
+        })?;
+        if regroups {
+            super::step::reached("modify: groups recorded");
+            self.tell_groups()?;
+        }
+        Ok(instance)
     }
 
     /// Say something to an instance's process; whether there is one that hears it.

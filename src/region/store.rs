@@ -4,9 +4,15 @@
 //! A row has columns for what is looked up or must be unique, and a JSON body for the rest, whose fields are
 //! EC2's. `PRAGMA user_version` numbers the schema; [`MIGRATIONS`] takes any older one to the present.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::fs::File;
+
+mod groups;
 
 pub use super::store_open::StoreError;
 
@@ -57,17 +63,48 @@ pub(super) const MIGRATIONS: &[&str] = &["
     INSERT INTO needs SELECT volume_id, volume_id FROM volume;
     INSERT INTO needs SELECT volume_id, image_id FROM volume WHERE image_id IS NOT NULL;
 ", "
+    CREATE TABLE security_group (
+        group_id TEXT PRIMARY KEY,
+        name     TEXT NOT NULL UNIQUE,
+        body     TEXT NOT NULL
+    ) STRICT;
+    -- Instances whose processes may not know the present rules, and the change that they have to be told of.
+    CREATE TABLE untold_groups (instance_id TEXT PRIMARY KEY, version INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+", "
     -- Terminated instances by the time of their end: they are forgotten after an hour.
     UPDATE instance SET body = json_set(body, '$.Amiable.Ended', launched) WHERE state = 'terminated';
     CREATE INDEX instance_ended ON instance (body ->> '$.Amiable.Ended') WHERE state = 'terminated';
 "];
 
+/// A write-ahead log of this many bytes is written back when a store is closed: whoever opens the store first reads it all.
+const LONG_LOG: u64 = 256 << 10;
+
 /// An open store.
 #[derive(Debug)]
 pub struct Store {
     pub(super) connection: Connection,
+    /// The write-ahead log.
+    pub(super) log: PathBuf,
     /// The disk is full, and this process has the database to itself: see [`Store::is_cramped`].
     pub(super) cramped: bool,
+}
+
+impl Drop for Store {
+    /// SQLite would write the log back and delete it each time that the last process closes the store, and the next one would
+    /// wait for the disk twice to have a new one. Here the log stays, and what this process wrote is made to outlive a power cut
+    /// now that nobody waits. A long log is written back; by SQLite itself where that never succeeds.
+    fn drop(&mut self) {
+        if self.connection.total_changes() > 0 {
+            let _ = File::open(&self.log).and_then(|log| log.sync_data());
+        }
+        if std::fs::metadata(&self.log).is_ok_and(|log| log.len() >= LONG_LOG) {
+            // If others use it, one of them will.
+            let _ = self.connection.busy_timeout(Duration::ZERO);
+            let _ = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+            // Its room went with it.
+            super::store_open::reserve(&self.log);
+        }
+    }
 }
 
 impl Store {
@@ -83,8 +120,8 @@ impl Store {
         Ok(result)
     }
 
-    /// As [`transaction`](Self::transaction), and a power failure does not undo it: for what must be recorded before files change that
-    /// a lost record would make a riddle of.
+    /// A [`transaction`](Self::transaction) that is on the disk when this returns, and all before it. Others may be lost in a power
+    /// failure; this one is for what must be known before something outside of the store happens that can't be undone.
     pub fn durable_transaction<T, E: From<StoreError>>(
         &mut self,
         work: impl FnOnce(&Tables<'_>) -> Result<T, E>,

@@ -1,8 +1,9 @@
 //! How the store is opened: brought up to the present schema, and also on a disk without any room left.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, FileControl, TransactionBehavior};
 
 use super::store::{MIGRATIONS, Store};
@@ -64,17 +65,15 @@ fn is_full(error: &rusqlite::Error) -> bool {
         || matches!(error, rusqlite::Error::SqliteFailure(failure, _) if failure.extended_code == of_the_index)
 }
 
-/// What the write-ahead log has room for, in bytes: as much as SQLite writes before it begins anew (1000 pages).
-const RESERVE: u64 = 4 << 20;
+/// What the write-ahead log has room for, in bytes: several times what it is written back at.
+const RESERVE: u64 = 1 << 20;
 /// The database file's size is a multiple of this, in bytes.
 const CHUNK: i32 = 1 << 20;
 
 /// Have room for the write-ahead log beforehand: records can be changed when the disk is full. Some file systems can't; then they are
 /// without.
-fn reserve(database: &Path) {
+pub(super) fn reserve(log: &Path) {
     use std::os::unix::fs::MetadataExt;
-    let mut log = database.as_os_str().to_owned();
-    log.push("-wal");
     let Ok(file) = std::fs::OpenOptions::new().write(true).open(log) else { return };
     if file.metadata().is_ok_and(|meta| meta.blocks() * 512 < RESERVE) {
         let _ = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, RESERVE);
@@ -111,7 +110,7 @@ impl Store {
             // Before anything is read: then the index is kept in this process's memory.
             connection.pragma_update_and_check(None, "locking_mode", "EXCLUSIVE", |_| Ok(())).map_err(sqlite)?;
         }
-        connection.file_control(None::<&str>, FileControl::PersistWal(&mut 1)).map_err(sqlite)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(sqlite)?;
         // It grows by so much at a time: what is in the log has somewhere to go, as a rule.
         connection.file_control(None::<&str>, FileControl::ChunkSize(&mut { CHUNK })).map_err(sqlite)?;
         let version =
@@ -132,7 +131,10 @@ impl Store {
             return Err(StoreError::TooNew { path: text, found, known: MIGRATIONS.len() });
         }
         connection.pragma_update(None, "synchronous", "NORMAL").map_err(sqlite)?;
-        reserve(path);
-        Ok(Store { connection, cramped: alone })
+        let mut log = path.as_os_str().to_owned();
+        log.push("-wal");
+        let log = PathBuf::from(log);
+        reserve(&log);
+        Ok(Store { connection, log, cramped: alone })
     }
 }

@@ -13,7 +13,7 @@ fn texts(tags: &[Tag]) -> Vec<String> {
 fn tags_are_set_replaced_and_taken_away() {
     let home = tempfile::tempdir().unwrap();
     let mut region = Region::open(Paths::under(home.path())).unwrap();
-    let volume = region.create_volume(Some(1 << 30), None, Vec::new()).unwrap().volume_id;
+    let volume = region.create_volume(Some(1 << 30), None, Vec::new(), Default::default()).unwrap().volume_id;
     let snapshot = region.create_snapshot(&volume, "", Vec::new()).unwrap().snapshot_id;
     for id in [volume, snapshot] {
         let resource = region.resource(&id[..id.len() - 4]).unwrap();

@@ -2,14 +2,17 @@
 
 mod launch;
 mod nouns;
+mod security_group;
 
 pub use launch::{
-    LaunchArgs, LintArgs, ModifyArgs, PUBLISH_ADDRESS, RerunArgs, RunArgs, Shutdown, TestArgs, Timings, Wait, WaitState,
+    LaunchArgs, LintArgs, ModifyArgs, PUBLISH_ADDRESS, ProvisionedArgs, RerunArgs, RunArgs, Shutdown, TestArgs,
+    Timings, Wait, WaitState,
 };
 pub use nouns::{
     ExportForm, ImageCommand, KeyCommand, ListArgs, OutputArgs, OutputForm, SnapshotCommand, TagCommand, TypeCommand,
     VolumeCommand,
 };
+pub use security_group::{RuleArgs, SecurityGroupCommand};
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -130,7 +133,7 @@ pub enum Command {
     /// Tags of instances, volumes, snapshots and AMIs: set, take away.
     #[command(subcommand)]
     Tag(TagCommand),
-    /// Change an instance's attributes: type and user-data while it is stopped.
+    /// Change an instance's attributes: type and user-data while it is stopped, security groups and the rest at any time.
     Modify(ModifyArgs),
     /// Delete instances with their volumes and records.
     #[command(visible_alias = "rm")]
@@ -182,6 +185,9 @@ pub enum Command {
     /// Snapshots of volumes: create, list, remove.
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
+    /// Security groups: create, list, describe, authorize and revoke rules, remove.
+    #[command(subcommand, visible_alias = "sg")]
+    SecurityGroup(SecurityGroupCommand),
     /// Delete files that nothing refers to, and say how much that freed.
     Prune,
     /// Key pairs: create, import, list, remove.

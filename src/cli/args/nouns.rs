@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::ProvisionedArgs;
 use crate::cli::parse;
 use crate::ec2::filters::{Filter, Filters};
 
@@ -165,6 +166,9 @@ pub enum VolumeCommand {
         /// The volume's Name tag.
         #[arg(long)]
         name: Option<String>,
+        /// What is asked of it.
+        #[command(flatten)]
+        provisioned: ProvisionedArgs,
     },
     /// List the volumes.
     #[command(visible_alias = "list")]
