@@ -91,7 +91,7 @@ fn start_one(
     // Where it ran before, it was asked to.
     let way = launch::choose(emulate || instance.amiable.emulated, region.paths())?;
     let pending = region.start_instance(id, way.is_emulated()).map_err(|e| region_error(&e))?;
-    let mut observer = region.start_process(pending, &way, false, started).map_err(|e| region_error(&e))?;
+    let mut observer = region.start_process(pending, None, &way, false, started).map_err(|e| region_error(&e))?;
     run::wait_until_it_runs(&mut observer)
 }
 
@@ -165,10 +165,12 @@ pub fn modify(args: ModifyArgs) -> Result<(), CliError> {
         user_data: data,
         shutdown_behavior: args.shutdown_behavior.map(Into::into),
         termination_protection: args.termination_protection,
+        security_groups: Some(args.security_group).filter(|groups| !groups.is_empty()),
     };
     let id = &instance.instance_id;
     region.modify_instance(id, change).map_err(|e| match e.code() {
         Some("IncorrectInstanceState") => region_error(&e).next(format!("amiable stop {id}")),
+        Some("InvalidGroup.NotFound") => region_error(&e).next("amiable security-group ls"),
         _ => region_error(&e),
     })?;
     write_out(&format!("{id}\n"))

@@ -17,7 +17,7 @@ use super::event::{Control, Event, Seen, read_events, write_line};
 use super::running::{OpenDisk, Running, StartError};
 use super::session::Session;
 use super::spec::{InstanceSpec, PortForward, ReadyFiles};
-use super::{bootfiles, services};
+use super::{bootfiles, firewall, services};
 use crate::boot::SharedDisk;
 use crate::emulate::kernel::{KERNEL_VARIABLE, NotFound, Search};
 use crate::emulate::{Cache, Drive, Forward, Kernel, Protocol, Settings, SharedCommand, SharedHost};
@@ -157,6 +157,7 @@ fn command(host: &SharedHost, spec: &InstanceSpec) -> Result<(SharedCommand, Vec
     command.file(format!("identity/{}", services::KEYS_FILE), 0o600, keys.to_string().into_bytes());
     let mut published = Vec::new();
     inner.network.forwards.clear();
+    inner.network.peers.clear();
     for (port, wanted) in command.ports().to_vec().into_iter().zip(&spec.network.forwards) {
         let outer = outer_port(wanted)?;
         published.push(PortForward { host: outer.into(), ..*wanted });
@@ -164,6 +165,8 @@ fn command(host: &SharedHost, spec: &InstanceSpec) -> Result<(SharedCommand, Vec
         command.forward(Forward { protocol, host: outer, port });
         let here = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
         inner.network.forwards.push(PortForward { host: here, ..*wanted });
+        // QEMU connects in its own name.
+        inner.network.peers.push(firewall::stand_in(outer.into()));
     }
     let specification = command.file("instance.json", 0o600, serde_json::to_vec(&inner)?);
     command.arg(specification.to_string_lossy());

@@ -11,7 +11,7 @@ use std::time::Instant;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::spec::{PortForward, VolumeSpec};
+use super::spec::{PortForward, SecurityGroups, VolumeSpec};
 use super::stage::Stage;
 use crate::imds::LogEntry;
 use crate::storage::VolumePaths;
@@ -53,7 +53,7 @@ pub enum Event {
         /// A line per vCPU.
         lines: Vec<String>,
     },
-    /// The answer to a [`Control::Volume`].
+    /// The answer to a [`Control::Volume`] or [`Control::SecurityGroups`].
     Answer {
         /// Of the order.
         id: u64,
@@ -106,6 +106,13 @@ pub enum Control {
         /// The bytes, in base64 on the wire.
         #[serde(with = "crate::ec2::base64_bytes")]
         data: Vec<u8>,
+    },
+    /// Filter by these from now on; answered.
+    SecurityGroups {
+        /// To know the answer by.
+        id: u64,
+        /// The groups.
+        groups: SecurityGroups,
     },
     /// Ask the guest's kernel to write its dirty pages, by the magic SysRq key on the serial line.
     Sync,

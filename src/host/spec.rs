@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::boot::plan::BootPlan;
+use crate::ec2::security_group::SecurityGroup;
 use crate::ec2::volume_types::{Performance, Provisioned};
 use crate::imds::Metadata;
 use crate::storage::{Chain, VolumePaths};
@@ -124,6 +125,22 @@ pub struct NetworkSpec {
     pub forwards: Vec<PortForward>,
     /// What the guest reaches at [`HOST_ALIAS`], if anything.
     pub host_loopback: Option<IpAddr>,
+    /// What filters it.
+    #[serde(default)]
+    pub groups: SecurityGroups,
+    /// Who peers of the published ports are taken for, in the order of those, where their addresses can't be seen: in the emulated
+    /// host. Empty elsewhere.
+    #[serde(default)]
+    pub peers: Vec<IpAddr>,
+}
+
+/// The security groups of an instance, with all that they say.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecurityGroups {
+    /// Of two, the one with the higher number is the newer.
+    pub version: u64,
+    /// One to five.
+    pub groups: Vec<SecurityGroup>,
 }
 
 /// The address at which a guest reaches this machine's loopback, if that is allowed.

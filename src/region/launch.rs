@@ -10,6 +10,7 @@ use super::error::RegionError;
 use super::instances::put;
 use super::lock::InstanceLock;
 use super::model::{AttachmentState, Image, Instance, InstanceFacts, Layers, ShutdownBehavior, State, StateName, Tag};
+use super::security_groups::{groups_of, resolve};
 use super::specification::specification;
 use super::store::Tables;
 use super::volumes::{Places, new_volume, put_volume, volumes_of};
@@ -17,6 +18,7 @@ use super::{Region, now};
 use crate::ec2::ids::{self, IdKind};
 use crate::ec2::instance_types::{self, InstanceType};
 use crate::ec2::metadata_options::MetadataOptions;
+use crate::ec2::security_group::SecurityGroup;
 use crate::ec2::volume_types::Provisioned;
 use crate::ec2::{Ec2Error, network, tags, user_data};
 use crate::host::spec::{InstanceSpec, PortForward};
@@ -38,6 +40,8 @@ pub struct LaunchRequest {
     pub metadata_options: MetadataOptions,
     /// Tags.
     pub tags: Vec<(String, String)>,
+    /// Names or ids of security groups; the default one if none is given.
+    pub security_groups: Vec<String>,
     /// The private address that is wanted; a free one if not said.
     pub private_ip: Option<Ipv4Addr>,
     /// Size of the root volume in bytes; the image's if not said.
@@ -112,7 +116,7 @@ impl Region {
     ///
     /// # Errors
     /// EC2's codes for user-data above 16,384 bytes, tags, a root volume smaller than the image, an address that is not
-    /// free or not in the subnet.
+    /// free or not in the subnet, security groups that are not there.
     pub fn run_instances(&mut self, request: &LaunchRequest, count: u32) -> Result<Vec<Pending>, RegionError> {
         check(request, count)?;
         let reservation_id = IdKind::Reservation.generate();
@@ -124,11 +128,13 @@ impl Region {
         let paths = &self.paths;
         let launched = store.transaction(|tables| {
             let layers = super::images_made::layers_of(tables, &request.image.image_id)?;
+            let groups = resolve(tables, &request.security_groups)?;
             (0..count)
                 .map(|index| -> Result<Pending, RegionError> {
                     let (instance_id, volume_id) = (IdKind::Instance.generate(), IdKind::Volume.generate());
                     let address = address(tables, request.private_ip)?;
-                    let instance = record(request, &reservation_id, index, &instance_id, &volume_id, address)?;
+                    let mut instance = record(request, &reservation_id, index, &instance_id, &volume_id, address)?;
+                    instance.security_groups = groups.iter().map(SecurityGroup::identifier).collect();
                     // Before the record says that it is pending: nobody may take it for dead.
                     made.push((paths.instance(&instance_id), None));
                     let lock = lock(paths, &instance_id)?;
@@ -157,7 +163,8 @@ impl Region {
                         volumes.push(volume);
                     }
                     let image = Some(&request.image);
-                    let spec = specification(places, &instance, &request.parameters, image, &volumes)?;
+                    let mut spec = specification(places, &instance, &request.parameters, image, &volumes)?;
+                    spec.network.groups = groups_of(tables, &instance)?;
                     Ok(Pending { instance, spec, lock })
                 })
                 .collect::<Result<Vec<_>, _>>()
@@ -199,7 +206,8 @@ impl Region {
             // What was begun and not ended is so now: what is attached is there when it starts.
             volumes.retain(|volume| volume.attachments.iter().all(|a| a.state != AttachmentState::Detaching));
             // What it boots is on its own volume by now.
-            let spec = specification(places, &instance, &parameters, None, &volumes)?;
+            let mut spec = specification(places, &instance, &parameters, None, &volumes)?;
+            spec.network.groups = groups_of(tables, &instance)?;
             Ok(Pending { instance, spec, lock })
         })
     }
@@ -220,6 +228,7 @@ impl Region {
             instance_type: of,
             metadata_options: instance.metadata_options,
             tags: instance.tags.iter().map(|tag| (tag.key.clone(), tag.value.clone())).collect(),
+            security_groups: instance.security_groups.iter().map(|group| group.group_id.clone()).collect(),
             private_ip: None,
             root_size: Some(root.amiable.size_in_bytes),
             volumes: Vec::new(),
@@ -323,6 +332,7 @@ fn record(
         architecture: request.image.architecture.clone(),
         tags: request.tags.iter().map(|(key, value)| Tag { key: key.clone(), value: value.clone() }).collect(),
         metadata_options: request.metadata_options,
+        security_groups: Vec::new(),
         amiable: InstanceFacts {
             published: request.parameters.forwards.clone(),
             emulated: request.emulated,

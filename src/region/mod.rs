@@ -17,6 +17,7 @@ pub mod model;
 pub mod paths;
 pub mod process;
 mod prune;
+mod security_groups;
 mod snapshots;
 mod specification;
 mod step;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::boot::plan::BootPlan;
 use crate::ec2::metadata_options::MetadataOptions;
+use crate::ec2::security_group::GroupIdentifier;
 use crate::ec2::volume_types::VolumeType;
 use crate::host::spec::PortForward;
 use crate::host::verdict::Verdict;
@@ -104,6 +105,9 @@ pub struct Instance {
     pub root_device_name: String,
     /// `x86_64`
     pub architecture: String,
+    /// The groups that filter its traffic. Records of older versions name none: the default group.
+    #[serde(default)]
+    pub security_groups: Vec<GroupIdentifier>,
     /// Tags.
     pub tags: Vec<Tag>,
     /// How the metadata service answers.

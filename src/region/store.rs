@@ -4,12 +4,16 @@
 //! A row has columns for what is looked up or must be unique, and a JSON body for the rest, whose fields are
 //! EC2's. `PRAGMA user_version` numbers the schema; [`MIGRATIONS`] takes any older one to the present.
 
-use std::path::Path;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+mod groups;
 
 /// The steps of the schema; step n makes version n + 1 of version n. Never change one that was released: add one.
 const MIGRATIONS: &[&str] = &["
@@ -57,6 +61,14 @@ const MIGRATIONS: &[&str] = &["
     INSERT INTO needs SELECT image_id, image_id FROM image;
     INSERT INTO needs SELECT volume_id, volume_id FROM volume;
     INSERT INTO needs SELECT volume_id, image_id FROM volume WHERE image_id IS NOT NULL;
+", "
+    CREATE TABLE security_group (
+        group_id TEXT PRIMARY KEY,
+        name     TEXT NOT NULL UNIQUE,
+        body     TEXT NOT NULL
+    ) STRICT;
+    -- Instances whose processes may not know the present rules, and the change that they have to be told of.
+    CREATE TABLE untold_groups (instance_id TEXT PRIMARY KEY, version INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 "];
 
 /// Why the store could not be used.
@@ -100,10 +112,31 @@ pub enum StoreError {
     Statement(#[from] rusqlite::Error),
 }
 
+/// A write-ahead log of this many bytes is written back when a store is closed: whoever opens the store first reads it all.
+const LONG_LOG: u64 = 256 << 10;
+
 /// An open store.
 #[derive(Debug)]
 pub struct Store {
     connection: Connection,
+    /// The write-ahead log.
+    log: PathBuf,
+}
+
+impl Drop for Store {
+    /// SQLite would write the log back and delete it each time that the last process closes the store, and the next one would
+    /// wait for the disk twice to have a new one. Here the log stays, and what this process wrote is made to outlive a power cut
+    /// now that nobody waits. A long log is written back; by SQLite itself where that never succeeds.
+    fn drop(&mut self) {
+        if self.connection.total_changes() > 0 {
+            let _ = File::open(&self.log).and_then(|log| log.sync_data());
+        }
+        if std::fs::metadata(&self.log).is_ok_and(|log| log.len() >= LONG_LOG) {
+            // If others use it, one of them will.
+            let _ = self.connection.busy_timeout(Duration::ZERO);
+            let _ = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        }
+    }
 }
 
 impl Store {
@@ -138,7 +171,10 @@ impl Store {
             return Err(StoreError::TooNew { path: text, found, known: MIGRATIONS.len() });
         }
         connection.pragma_update(None, "synchronous", "NORMAL").map_err(sqlite)?;
-        Ok(Store { connection })
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(sqlite)?;
+        let mut log = path.as_os_str().to_owned();
+        log.push("-wal");
+        Ok(Store { connection, log: log.into() })
     }
 
     /// Do several things or none of them. The transaction excludes other writers from its start.

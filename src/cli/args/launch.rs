@@ -39,6 +39,10 @@ pub struct LaunchArgs {
     /// Publish a guest port on this machine: [ADDR:]HOST:GUEST[/udp]; may be repeated. ADDR is 127.0.0.1 if left out.
     #[arg(short, long, value_name = "[ADDR:]HOST:GUEST[/udp]", value_parser = parse::port_forward)]
     pub publish: Vec<parse::Publish>,
+    /// A security group, by name or id; may be repeated, up to 5. The default group, which lets published ports be reached, if left
+    /// out.
+    #[arg(long, value_name = "NAME|ID")]
+    pub security_group: Vec<String>,
     /// Grow the root volume to this size: 20G, 20480M.
     #[arg(long, value_name = "SIZE", value_parser = parse::size)]
     pub root_size: Option<u64>,
@@ -259,6 +263,9 @@ pub struct ModifyArgs {
     /// Whether the instance can't be terminated.
     #[arg(long, value_name = "true|false")]
     pub termination_protection: Option<bool>,
+    /// The security groups that it is to be in, by name or id; may be repeated, up to 5. They hold at once.
+    #[arg(long, value_name = "NAME|ID")]
+    pub security_group: Vec<String>,
 }
 
 /// What `amiable wait` waits for.
