@@ -8,10 +8,12 @@ use serde_json::Value;
 
 /// What is killed where, and in which state an instance may be found after that.
 const RUN: &[(&str, &[&str])] = &[
+    ("run: preparation asked for", &["gone"]),
     ("run: in the transaction", &["gone"]),
     ("run: recorded", &["gone"]),
     ("run: process spawned", &["gone"]),
     ("run: order given", &["running"]),
+    ("process: prepared", &["gone"]),
     ("process: order read", &["gone"]),
     ("process: guest runs", &["gone"]),
     ("process: recorded as running", &["stopped"]),
@@ -109,6 +111,20 @@ fn a_kill_at_any_step_of_a_volume_s_life_loses_nothing() {
         home.ok(&["image", "create", "--from", &id, "--name", "made", "--no-reboot"]);
         home.ok(&["image", "rm", "made"]);
         points += 1;
+    }
+    for step in ["fold: merged", "fold: recorded"] {
+        for volume in [&root, &data] {
+            for _ in 0..2 {
+                let snapshot = home.ok(&["snapshot", "create", volume]);
+                home.ok(&["snapshot", "create", volume]);
+                home.ok(&["snapshot", "rm", &snapshot]);
+            }
+            // Of the root volume, while it is in use.
+            home.killed(step, &["prune"]);
+            home.ok(&["snapshot", "create", volume]);
+            home.ok(&["prune"]);
+            points += 1;
+        }
     }
     // All layers are still what they were: it starts again.
     home.ok(&["stop", "--force", &id]);

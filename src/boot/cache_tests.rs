@@ -9,9 +9,9 @@ fn a_kernel_is_unpacked_once() {
     let cache = KernelCache::open(dir.path()).unwrap();
     let key = cache.add_kernel(&kernel("6.1.0")).unwrap();
     assert!(key.ends_with(".elf"));
-    let Some(Kernel::Elf(mut file)) = cache.kernel(&key).unwrap() else { panic!() };
+    let Some(Kernel::Elf(file)) = cache.kernel(&key).unwrap() else { panic!() };
     let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).unwrap();
+    file.as_ref().read_to_end(&mut bytes).unwrap();
     assert!(bytes == elf());
     let made = fs::metadata(cache.path(&key).unwrap()).unwrap().modified().unwrap();
     assert_eq!(cache.add_kernel(&kernel("6.1.0")).unwrap(), key);
@@ -26,7 +26,7 @@ fn what_does_not_unpack_stays_a_bzimage() {
     let cache = KernelCache::open(dir.path()).unwrap();
     let image = bzimage("6.1.0", b"BZh9 is bzip2, which nobody uses");
     let key = cache.add_kernel(&image).unwrap();
-    assert!(matches!(cache.kernel(&key).unwrap(), Some(Kernel::BzImage(bytes)) if bytes == image));
+    assert!(matches!(cache.kernel(&key).unwrap(), Some(Kernel::BzImage(bytes)) if *bytes == image));
     assert_eq!(cache.add_kernel(&image).unwrap(), key);
     assert!(cache.add_kernel(b"text").is_err());
 }

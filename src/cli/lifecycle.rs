@@ -91,7 +91,7 @@ fn start_one(
     // Where it ran before, it was asked to.
     let way = launch::choose(emulate || instance.amiable.emulated, region.paths())?;
     let pending = region.start_instance(id, way.is_emulated()).map_err(|e| region_error(&e))?;
-    let mut observer = region.start_process(pending, &way, false, started).map_err(|e| region_error(&e))?;
+    let mut observer = region.start_process(pending, None, &way, false, started).map_err(|e| region_error(&e))?;
     run::wait_until_it_runs(&mut observer)
 }
 

@@ -40,9 +40,15 @@ use crate::host::running;
 use crate::region::Region;
 use crate::region::error::RegionError;
 use crate::region::paths::Paths;
+use crate::region::process;
 
 /// Do what the command line says. Times count from `started`, the process's own start as far as it is known.
 pub fn main(arguments: impl IntoIterator<Item = OsString>, started: Instant) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    // An instance's process is not to pay, in time and in memory, for all the commands that there are.
+    if matches!(arguments.as_slice(), [_, command] if command == process::COMMAND) {
+        return process::main().into();
+    }
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
@@ -98,7 +104,7 @@ fn dispatch(cli: Cli, started: Instant) -> Result<u8, CliError> {
         }
         Command::EmulateKeeper { settings } => return Ok(keeper::main(&settings)),
         Command::InstanceProcess { specification: Some(specification) } => instance_process(&specification)?,
-        Command::InstanceProcess { specification: None } => return Ok(crate::region::process::main()),
+        Command::InstanceProcess { specification: None } => return Ok(process::main()),
     }
     Ok(0)
 }

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::args::{LaunchArgs, RerunArgs, RunArgs, TestArgs, Timings, Wait};
@@ -24,6 +25,7 @@ use crate::host::stage::Stage;
 use crate::host::watch::{Finally, Goal, Patience, Report, Watcher, watch};
 use crate::region::capacity::host_facts;
 use crate::region::model::{Instance, ShutdownBehavior};
+use crate::region::process::Starting;
 use crate::region::{LaunchParameters, LaunchRequest, Pending, Region};
 
 /// How a launch is shown and what is left of it.
@@ -96,10 +98,35 @@ fn launch_and_watch(
     started: Instant,
 ) -> Result<u8, CliError> {
     let progress = Progress::new();
+    let way = launch::choose(emulate, &super::paths()?)?;
+    let beginning = Place::begin(&way);
     let mut region = super::open_region()?;
-    let way = launch::choose(emulate, region.paths())?;
     let request = request(&mut region, image, data, args, manner, &way, &progress)?;
-    launch_request(region, &request, args, manner, &way, &progress, started)
+    let place = Place::prepare(way, beginning, &region, &request);
+    launch_request(region, &request, args, manner, place, &progress, started)
+}
+
+/// Where an instance will run, and the process for it: that starts, and prepares what it can, while the instance is recorded.
+struct Place {
+    way: Way,
+    starting: Option<Starting>,
+}
+
+/// A process that is being started by a thread: this one would wait for as long as it takes to find the image.
+type Beginning = Option<JoinHandle<std::io::Result<Starting>>>;
+
+impl Place {
+    /// One that can't be started now is tried again, and told of, when there is an instance for it.
+    fn begin(way: &Way) -> Beginning {
+        let native = !way.is_emulated();
+        native.then(|| std::thread::Builder::new().name("start".into()).spawn(Starting::new).ok()).flatten()
+    }
+
+    fn prepare(way: Way, beginning: Beginning, region: &Region, request: &LaunchRequest) -> Self {
+        let mut starting = beginning.and_then(|thread| thread.join().ok()?.ok());
+        starting.take_if(|starting| starting.prepare(region, request).is_err());
+        Place { way, starting }
+    }
 }
 
 /// `amiable rerun`: what an instance was launched with, once more, with other user-data if that is given.
@@ -126,10 +153,11 @@ pub fn rerun(args: RerunArgs, emulate: bool, started: Instant) -> Result<u8, Cli
         default_key: false,
     };
     let way = launch::choose(emulate || instance.amiable.emulated, region.paths())?;
+    let place = Place::prepare(way.clone(), Place::begin(&way), &region, &request);
     request.emulated = way.is_emulated();
     request.bound_to_command = manner.bound_to_command();
     let shared = LaunchArgs { timeout: args.timeout, timings: args.timings, ..LaunchArgs::default() };
-    launch_request(region, &request, &shared, &manner, &way, &progress, started)
+    launch_request(region, &request, &shared, &manner, place, &progress, started)
 }
 
 fn launch_request(
@@ -137,7 +165,7 @@ fn launch_request(
     request: &LaunchRequest,
     args: &LaunchArgs,
     manner: &Manner,
-    way: &Way,
+    place: Place,
     progress: &Progress,
     started: Instant,
 ) -> Result<u8, CliError> {
@@ -148,18 +176,20 @@ fn launch_request(
     if let Some(first) = launched.first() {
         security_groups::closed_ports(&region, &first.instance)?.iter().for_each(|text| progress.warning(text));
     }
-    if way.is_emulated() {
+    if place.way.is_emulated() {
         progress.note("emulated host: QEMU TCG with nested SVM; expect a minute where KVM takes seconds");
     }
     if manner.detach {
-        return detach(&mut region, launched, way, args, manner, progress, started);
+        return detach(&mut region, launched, place, args, manner, progress, started);
     }
     let Some(pending) = launched.pop() else { return Ok(0) };
     let instance = pending.instance.clone();
-    let mut observer =
-        region.start_process(pending, way, manner.bound_to_command(), started).map_err(|e| super::region_error(&e))?;
+    let Place { way, starting } = place;
+    let mut observer = region
+        .start_process(pending, starting, &way, manner.bound_to_command(), started)
+        .map_err(|e| super::region_error(&e))?;
     progress.note(&headline(&instance, &request.image.name));
-    let watched = follow(&mut region, &instance, &mut observer, args, manner, way, progress);
+    let watched = follow(&mut region, &instance, &mut observer, args, manner, &way, progress);
     conclude(&mut region, &instance, &watched, &observer, args, manner, progress)
 }
 
@@ -172,16 +202,19 @@ fn headline(instance: &Instance, image: &str) -> String {
 fn detach(
     region: &mut Region,
     launched: Vec<Pending>,
-    way: &Way,
+    place: Place,
     args: &LaunchArgs,
     manner: &Manner,
     progress: &Progress,
     started: Instant,
 ) -> Result<u8, CliError> {
+    let Place { way, mut starting } = place;
     let mut observers = Vec::new();
     for pending in launched {
         let instance = pending.instance.clone();
-        let observer = region.start_process(pending, way, false, started).map_err(|e| super::region_error(&e))?;
+        let observer = region
+            .start_process(pending, starting.take(), &way, false, started)
+            .map_err(|e| super::region_error(&e))?;
         observers.push((instance, observer));
     }
     let mut status = 0;
@@ -194,7 +227,7 @@ fn detach(
         }
         write_out(&format!("{}\n", instance.instance_id))?;
         if manner.goal == Goal::UserData {
-            let watched = follow(region, &instance, &mut observer, args, manner, way, progress);
+            let watched = follow(region, &instance, &mut observer, args, manner, &way, progress);
             status = status.max(report::tell(&watched, manner.goal, &observer, progress));
         }
     }
@@ -263,6 +296,7 @@ fn request(
         private_ip: manner.private_ip,
         root_size: args.root_size,
         volumes: args.volume.clone(),
+        provisioned: args.provisioned.into(),
         shutdown_behavior: manner.shutdown_behavior,
         termination_protection: false,
         emulated: way.is_emulated(),
@@ -274,6 +308,7 @@ fn request(
             throw_away: manner.throw_away,
             forwards,
             host_loopback: args.host_loopback,
+            limits: args.limits,
             kernel: args.kernel.as_deref().map(launch::existing_file).transpose()?,
             initrd: args.initrd.as_deref().map(launch::existing_file).transpose()?,
             append: args.append.clone(),

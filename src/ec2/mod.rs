@@ -15,5 +15,6 @@ pub mod security_group;
 pub mod spelling;
 pub mod tags;
 pub mod user_data;
+pub mod volume_types;
 
 pub use error::Ec2Error;

@@ -94,17 +94,17 @@ pub(super) fn paths(spec: &BootSpec, volume: &OpenDisk) -> Result<(BootPlan, Pat
     files(&plan).ok_or_else(|| "the kernel vanished from the cache".into())
 }
 
-fn kernel_file(path: &Path) -> Result<Kernel, StartError> {
+pub(super) fn kernel_file(path: &Path) -> Result<Kernel, StartError> {
     let opened = || -> std::io::Result<Kernel> {
         let mut file = File::open(path)?;
         let mut magic = [0; 4];
         file.read_exact(&mut magic)?;
         if magic == *b"\x7fELF" {
-            return Ok(Kernel::Elf(file));
+            return Ok(Kernel::Elf(Arc::new(file)));
         }
         let mut image = magic.to_vec();
         file.take(MAX_KERNEL).read_to_end(&mut image)?;
-        Ok(Kernel::BzImage(image))
+        Ok(Kernel::BzImage(Arc::new(image)))
     };
     opened().map_err(|e| format!("can't read the kernel {}: {e}", path.display()).into())
 }

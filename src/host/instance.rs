@@ -18,6 +18,7 @@ use super::volumes::Volumes;
 use super::{bootfiles, running::StartError};
 use crate::vmm::backend::ConsoleSink;
 use crate::vmm::config::{CpuTopology, MachineConfig, NicConfig, SmbiosIdentity};
+use crate::vmm::groundwork::Groundwork;
 use crate::vmm::machine::{Exit, Machine, MachineHandle};
 
 /// Tells the owner.
@@ -28,8 +29,16 @@ pub type Tell = Arc<dyn Fn(Event) + Send + Sync>;
 const MOST_TRIPLE_FAULTS: u32 = 3;
 const SHORT_LIFE: Duration = Duration::from_secs(10);
 
-/// Run an instance to its end. `orders` is the way back to `controls`, for the console's own reminders.
-pub fn run(spec: &InstanceSpec, volumes: Volumes, tell: Tell, orders: Sender<Control>, controls: Receiver<Control>) {
+/// Run an instance to its end. `orders` is the way back to `controls`, for the console's own reminders; `groundwork` is what was
+/// begun of its first machine.
+pub fn run(
+    spec: &InstanceSpec,
+    volumes: Volumes,
+    tell: Tell,
+    orders: Sender<Control>,
+    controls: Receiver<Control>,
+    groundwork: Option<Groundwork>,
+) {
     let volumes = Arc::new(volumes);
     let console = Console::new(tell.clone(), orders);
     let present = Arc::new(Mutex::new(Present::default()));
@@ -39,7 +48,9 @@ pub fn run(spec: &InstanceSpec, volumes: Volumes, tell: Tell, orders: Sender<Con
             let (present, console, tell, volumes, services) = obedient;
             obey(&controls, &present, &console, &volumes, &services, &tell);
         })?;
-        boots(spec, &volumes, &services, &tell, &console, &present)
+        let life =
+            Life { spec, volumes: &volumes, services: &services, tell: &tell, console: &console, present: &present };
+        boots(&life, groundwork)
     });
     let end = lived.unwrap_or_else(|error| failed(&*error));
     console.flush();
@@ -60,19 +71,23 @@ pub(super) fn failed(error: &(dyn Error + 'static)) -> End {
     End::Failed { text: error.to_string(), causes }
 }
 
+/// What all boots of an instance share.
+struct Life<'a> {
+    spec: &'a InstanceSpec,
+    volumes: &'a Arc<Volumes>,
+    services: &'a Services,
+    tell: &'a Tell,
+    console: &'a Console,
+    present: &'a Mutex<Present>,
+}
+
 /// Boot the guest again and again, until it powers off or something else ends it.
-fn boots(
-    spec: &InstanceSpec,
-    volumes: &Arc<Volumes>,
-    services: &Services,
-    tell: &Tell,
-    console: &Console,
-    present: &Arc<Mutex<Present>>,
-) -> Result<End, StartError> {
+fn boots(life: &Life<'_>, mut groundwork: Option<Groundwork>) -> Result<End, StartError> {
+    let Life { tell, console, present, .. } = life;
     let mut first = true;
     let mut triple_faults = 0;
     loop {
-        let exit = match boot(spec, volumes, services, tell, console, present, first)? {
+        let exit = match boot(life, first, groundwork.take())? {
             None => return Ok(End::Stopped),
             Some((exit, lived)) => {
                 triple_faults = if exit == Exit::TripleFault && lived < SHORT_LIFE { triple_faults + 1 } else { 0 };
@@ -108,15 +123,8 @@ fn boots(
 }
 
 /// Build a machine and run it once. `None` if it was stopped before it started.
-fn boot(
-    spec: &InstanceSpec,
-    volumes: &Arc<Volumes>,
-    services: &Services,
-    tell: &Tell,
-    console: &Console,
-    present: &Arc<Mutex<Present>>,
-    first: bool,
-) -> Result<Option<(Exit, Duration)>, StartError> {
+fn boot(life: &Life<'_>, first: bool, groundwork: Option<Groundwork>) -> Result<Option<(Exit, Duration)>, StartError> {
+    let Life { spec, volumes, services, tell, console, present } = life;
     let files = bootfiles::find(&spec.boot, &volumes.root(), first)?;
     let network = services.network(spec)?;
     let machine = Machine::new(MachineConfig {
@@ -130,9 +138,10 @@ fn boot(
             product_name: spec.metadata.instance_type.clone(),
             board_asset_tag: spec.metadata.instance_id.clone(),
         },
-        console: Box::new(console.clone()),
+        console: Box::new(Console::clone(console)),
         volumes: volumes.configs(),
         nics: vec![NicConfig { slot: NIC_SLOT, mac: spec.network.mac, mtu: services::MTU, backend: Box::new(network) }],
+        groundwork,
     })?;
     {
         let mut present = lock(present);
@@ -145,7 +154,7 @@ fn boot(
     }
     tell(Event::Stage { stage: Stage::Prepared, detail: Some(files.description) });
     let started = Instant::now();
-    let announce = tell.clone();
+    let announce = Tell::clone(tell);
     let exit = machine.run(move |_| announce(Event::Stage { stage: Stage::Machine, detail: None }));
     Ok(Some((exit, started.elapsed())))
 }

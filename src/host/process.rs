@@ -27,6 +27,8 @@ use super::spec::InstanceSpec;
 use super::stage::Stage;
 use super::verdict::{Verdict, judge};
 use super::{instance, logs, sockets};
+use crate::vmm::footprint;
+use crate::vmm::groundwork::Groundwork;
 
 /// Where an instance runs.
 #[derive(Clone, Debug)]
@@ -61,6 +63,8 @@ pub struct Launch {
     pub bound_to_owner: bool,
     /// When the launch command started.
     pub started: Instant,
+    /// What was begun of it.
+    pub groundwork: Option<Groundwork>,
 }
 
 /// How a run ended.
@@ -82,6 +86,10 @@ enum Inbox {
 
 /// The guest's kernel has this long to write its dirty pages; ten times so long in the emulated host.
 const SYNC: Duration = Duration::from_secs(3);
+
+/// After so long without anything to do, the process gives back what of its program it used for that; it is idle, as most guests are
+/// most of the time, or only the machine's own threads work, which use little of it.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// How long a guest may take from the power button to its power-off; ten times so long in the emulated host.
 const GRACE: Duration = Duration::from_secs(60);
@@ -113,6 +121,7 @@ pub fn run(launch: Launch, keep: &mut dyn FnMut(&Update, Option<&Outcome>)) -> O
         questions: 0,
         fetching: Vec::new(),
         fetch_until: None,
+        quiet: None,
         synced: false,
         finished: false,
         bound_to_owner: launch.bound_to_owner,
@@ -133,10 +142,10 @@ pub fn run(launch: Launch, keep: &mut dyn FnMut(&Update, Option<&Outcome>)) -> O
 
 /// Start everything that sends to the inbox.
 fn start(launch: Launch, inbox: Sender<Inbox>) -> Result<(Orders, Arc<OpenDisk>), StartError> {
-    let Launch { spec, way, records, control, started, .. } = launch;
+    let Launch { spec, way, records, control, started, groundwork, .. } = launch;
     let listener = sockets::listen(&control).map_err(|e| format!("can't listen at {}: {e}", control.display()))?;
     let running = match way {
-        Way::Native => running::start(spec, &records, started)?,
+        Way::Native => running::start(spec, &records, started, groundwork)?,
         Way::Emulated(tools) => emulated::start(&tools, &spec, &records, started)?,
     };
     let (orders, disk) = (running.session.orders(), running.disk.clone());
@@ -183,6 +192,8 @@ struct Process {
     /// Who waits for the guest's logs.
     fetching: Vec<(PeerId, u64)>,
     fetch_until: Option<Instant>,
+    /// When it has had nothing to do for a while; `None` from then on.
+    quiet: Option<Instant>,
     /// The root volume holds what the guest had written when it was asked last.
     synced: bool,
     /// cloud-init is through.
@@ -204,11 +215,14 @@ impl Process {
     ) -> Outcome {
         loop {
             let overdue = self.overdue.as_ref().map(|(until, _)| *until);
-            let until = [self.judge.until(), self.fetch_until, overdue].into_iter().flatten().min();
+            let until = [self.judge.until(), self.fetch_until, overdue, self.quiet].into_iter().flatten().min();
             let received = match until {
                 Some(until) => inbox.recv_timeout(until.saturating_duration_since(Instant::now())),
                 None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
+            if received.is_ok() {
+                self.quiet = Some(Instant::now() + QUIET);
+            }
             match received {
                 Ok(Inbox::Update(Update::Ended(end))) => return self.ended(end, disk, keep),
                 Ok(Inbox::Update(update)) => self.update(&update, orders, disk, keep),
@@ -293,6 +307,9 @@ impl Process {
 
     fn time_is_up(&mut self, orders: &Orders, disk: &OpenDisk, keep: &mut dyn FnMut(&Update, Option<&Outcome>)) {
         let now = Instant::now();
+        if self.quiet.take_if(|until| *until <= now).is_some() {
+            footprint::give_back();
+        }
         if self.fetch_until.is_some_and(|until| until <= now) {
             self.fetched(disk, Some("the guest's kernel did not write its dirty pages: the logs may lack their end"));
         }

@@ -2,11 +2,13 @@
 
 use std::error::Error;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
 
 use super::event::{Control, Event, Seen};
 use super::instance;
@@ -14,6 +16,8 @@ use super::session::Session;
 use super::spec::InstanceSpec;
 use super::volumes::Volumes;
 use crate::boot::SharedDisk;
+use crate::vmm::config::CpuTopology;
+use crate::vmm::groundwork::Groundwork;
 
 /// Opens the root volume for a look, as the guest has left it so far.
 pub type OpenDisk = dyn Fn() -> io::Result<SharedDisk> + Send + Sync;
@@ -53,8 +57,35 @@ impl std::fmt::Debug for Running {
 /// Why an instance could not be started.
 pub type StartError = Box<dyn Error + Send + Sync>;
 
-/// Start an instance on threads of this process. What happens is recorded in `records`; times count from `started`.
-pub fn start(spec: InstanceSpec, records: &Path, started: Instant) -> Result<Running, StartError> {
+/// What of an instance can be begun before the rest of it is known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Preparation {
+    /// Guest RAM in MiB.
+    pub memory_mib: u64,
+    /// Cores.
+    pub cores: u32,
+    /// Threads per core.
+    pub threads_per_core: u32,
+    /// The kernel that it will boot first, if that is known.
+    pub kernel: Option<PathBuf>,
+}
+
+/// Begin. `None` if that is not possible: what the reason was is told when the instance is started.
+pub fn prepare(preparation: &Preparation) -> Option<Groundwork> {
+    let Preparation { memory_mib, cores, threads_per_core, kernel } = preparation;
+    let kernel = kernel.as_deref().map(super::bootfiles::kernel_file).transpose().ok()?;
+    let topology = CpuTopology { cores: *cores, threads_per_core: *threads_per_core };
+    Groundwork::begin(memory_mib.checked_mul(1 << 20)?, topology, kernel.as_ref()).ok()
+}
+
+/// Start an instance on threads of this process, upon what was begun of it. What happens is recorded in `records`; times count from
+/// `started`.
+pub fn start(
+    spec: InstanceSpec,
+    records: &Path,
+    started: Instant,
+    groundwork: Option<Groundwork>,
+) -> Result<Running, StartError> {
     let volumes = Volumes::open(&spec)?;
     let (events, seen) = mpsc::channel();
     let (orders, controls) = mpsc::channel();
@@ -64,7 +95,7 @@ pub fn start(spec: InstanceSpec, records: &Path, started: Instant) -> Result<Run
     let disk: Arc<OpenDisk> = Arc::new(move || Ok(root.clone() as SharedDisk));
     let thread = std::thread::Builder::new().name("instance".into()).spawn(move || {
         let tell = move |event| drop(events.send(Seen { at: Instant::now(), event }));
-        instance::run(&spec, volumes, Arc::new(tell), orders, controls);
+        instance::run(&spec, volumes, Arc::new(tell), orders, controls, groundwork);
     })?;
     Ok(Running::new(session, disk, thread))
 }
@@ -91,7 +122,7 @@ pub fn serve(
         let _ = send.send(Control::Stop);
     })?;
     match Volumes::open(spec) {
-        Ok(volumes) => instance::run(spec, volumes, tell, orders, controls),
+        Ok(volumes) => instance::run(spec, volumes, tell, orders, controls, None),
         Err(error) => tell(Event::Ended { end: instance::failed(&*error) }),
     }
     Ok(())

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::boot::plan::BootPlan;
 use crate::ec2::security_group::SecurityGroup;
+use crate::ec2::volume_types::{Performance, Provisioned};
 use crate::imds::Metadata;
 use crate::storage::{Chain, VolumePaths};
 
@@ -35,6 +36,9 @@ pub struct InstanceSpec {
     pub network: NetworkSpec,
     /// What the metadata service tells.
     pub metadata: Metadata,
+    /// Whether the volumes have limits.
+    #[serde(default)]
+    pub limits: Option<LimitsSpec>,
     /// A directory with the keys that sign the identity document; made there when they are first needed.
     pub identity_keys: PathBuf,
 }
@@ -54,6 +58,16 @@ pub struct VolumeSpec {
     pub top: VolumePaths,
     /// Whether flushes may do nothing.
     pub throw_away: bool,
+    /// What is asked of it; it counts where the instance has [limits](InstanceSpec::limits).
+    #[serde(default)]
+    pub provisioned: Provisioned,
+}
+
+/// That an instance's volumes are as fast as EC2's, and no faster.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LimitsSpec {
+    /// All of them together, if that is known of the instance's type.
+    pub instance: Option<Performance>,
 }
 
 /// The root volume's slot: in front of the NIC's, as on Nitro.

@@ -19,6 +19,7 @@ use crate::ec2::ids::{self, IdKind};
 use crate::ec2::instance_types::{self, InstanceType};
 use crate::ec2::metadata_options::MetadataOptions;
 use crate::ec2::security_group::SecurityGroup;
+use crate::ec2::volume_types::Provisioned;
 use crate::ec2::{Ec2Error, network, tags, user_data};
 use crate::host::spec::{InstanceSpec, PortForward};
 use crate::storage::{OpenMode, Volume as VolumeFile};
@@ -47,6 +48,8 @@ pub struct LaunchRequest {
     pub root_size: Option<u64>,
     /// Volumes beside the root volume.
     pub volumes: Vec<VolumeRequest>,
+    /// What is asked of all of these volumes.
+    pub provisioned: Provisioned,
     /// What a power-off by the guest means.
     pub shutdown_behavior: ShutdownBehavior,
     /// Whether it can't be terminated.
@@ -85,6 +88,8 @@ pub struct LaunchParameters {
     pub forwards: Vec<PortForward>,
     /// Whether the guest reaches this machine's loopback.
     pub host_loopback: bool,
+    /// Whether its volumes are no faster than EC2's.
+    pub limits: bool,
     /// A kernel instead of the image's.
     pub kernel: Option<PathBuf>,
     /// An initial RAM disk instead of the image's.
@@ -122,6 +127,7 @@ impl Region {
         let (store, places) = (&mut self.store, Places { paths: &self.paths });
         let paths = &self.paths;
         let launched = store.transaction(|tables| {
+            let layers = super::images_made::layers_of(tables, &request.image.image_id)?;
             let groups = resolve(tables, &request.security_groups)?;
             (0..count)
                 .map(|index| -> Result<Pending, RegionError> {
@@ -135,7 +141,7 @@ impl Region {
                     put(tables, &instance)?;
                     tables.put_launch(&instance_id, &request.parameters)?;
                     let size = request.root_size.unwrap_or(request.image.amiable.size_in_bytes);
-                    let mut volume = new_volume(&volume_id, size, layers.clone(), "");
+                    let mut volume = new_volume(&volume_id, size, layers.clone(), "", request.provisioned);
                     attach_root(&mut volume, &instance);
                     put_volume(tables, &volume)?;
                     super::step::reached("run: in the transaction");
@@ -146,7 +152,8 @@ impl Region {
                     let mut volumes = vec![volume];
                     for wanted in &request.volumes {
                         let volume_id = IdKind::Volume.generate();
-                        let mut volume = new_volume(&volume_id, wanted.size, Layers::default(), "");
+                        let mut volume =
+                            new_volume(&volume_id, wanted.size, Layers::default(), "", request.provisioned);
                         place(tables, &mut volume, &instance, wanted.device.as_deref(), true)?;
                         set_attachment(&mut volume, AttachmentState::Attached);
                         put_volume(tables, &volume)?;
@@ -225,6 +232,7 @@ impl Region {
             private_ip: None,
             root_size: Some(root.amiable.size_in_bytes),
             volumes: Vec::new(),
+            provisioned: root.provisioned(),
             shutdown_behavior: instance.amiable.shutdown_behavior,
             termination_protection: false,
             emulated: instance.amiable.emulated,
@@ -283,6 +291,8 @@ fn check(request: &LaunchRequest, count: u32) -> Result<(), Ec2Error> {
         ));
     }
     let least = request.image.amiable.size_in_bytes;
+    request.provisioned.check(request.root_size.unwrap_or(least))?;
+    request.volumes.iter().try_for_each(|volume| request.provisioned.check(volume.size))?;
     match request.root_size {
         Some(size) if size < least => Err(Ec2Error::invalid_block_device_mapping(format!(
             "Volume of size {}MiB is smaller than snapshot of the image, expect size >= {}MiB",

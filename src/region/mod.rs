@@ -5,6 +5,7 @@
 mod attachments;
 pub mod capacity;
 pub mod error;
+mod folding;
 mod images;
 mod images_made;
 mod instances;

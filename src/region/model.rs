@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::boot::plan::BootPlan;
 use crate::ec2::metadata_options::MetadataOptions;
 use crate::ec2::security_group::GroupIdentifier;
+use crate::ec2::volume_types::VolumeType;
 use crate::host::spec::PortForward;
 use crate::host::verdict::Verdict;
 
@@ -254,7 +255,13 @@ pub struct Volume {
     pub availability_zone: String,
     /// `gp3`
     #[serde(default)]
-    pub volume_type: String,
+    pub volume_type: VolumeType,
+    /// I/O operations per second, where they are provisioned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iops: Option<u32>,
+    /// MiB/s, where they are provisioned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throughput: Option<u32>,
     /// ISO 8601.
     pub create_time: String,
     /// To what it is attached: one or none.

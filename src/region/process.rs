@@ -1,29 +1,39 @@
 //! An instance's process from the region's side: started, handed what it needs, and keeping its own record.
 //!
-//! The command that launches an instance executes this program again with three descriptors: standard input is one end of a
-//! socket, over which the new process is told what to run and over which the command then watches; standard output is the
-//! instance's lock, held; standard error is a log in the instance's records. The new process leaves the command's session, so
-//! nothing that happens to its terminal reaches it.
+//! The command that launches an instance executes this program again; standard input of the new process is one end of a socket.
+//! Over that it is told, one after the other, what it can prepare while the instance is still being recorded
+//! ([`Starting::prepare`]), and what to run; with that comes the instance's lock, held. Then the command watches over the same
+//! socket. A process whose command goes away before it has its order has nothing to do, and ends. It leaves the command's session,
+//! so nothing that happens to its terminal reaches it.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::cmsg_space;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    recvmsg, sendmsg,
+};
 use rustix::time::{ClockId, clock_gettime};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::Region;
 use super::error::RegionError;
-use super::launch::Pending;
+use super::launch::{LaunchRequest, Pending};
 use super::lock::InstanceLock;
 use super::paths::Paths;
+use crate::boot::cache::KernelCache;
 use crate::host::emulated::Tools;
 use crate::host::observer::Observer;
 use crate::host::process::{self, Launch, Way};
+use crate::host::running::{self, Preparation};
 use crate::host::sandbox::{self, Rules};
 use crate::host::session::Update;
 use crate::host::spec::{InstanceSpec, PortForward};
@@ -32,7 +42,16 @@ use crate::host::stage::Stage;
 /// The command's name for the new process; see [`main`].
 pub const COMMAND: &str = "instance-process";
 
-/// What the new process is told: a length of 4 bytes, little-endian, and JSON.
+/// What a process on this machine's KVM is told before its order, if anything.
+#[derive(Debug, Serialize, Deserialize)]
+struct Prelude {
+    paths: Paths,
+    /// Files that the launch names, beside the region's.
+    given: Vec<PathBuf>,
+    preparation: Preparation,
+}
+
+/// What the new process is to do.
 #[derive(Debug, Serialize, Deserialize)]
 struct Order {
     paths: Paths,
@@ -47,19 +66,21 @@ struct Order {
 const MAX_ORDER: u32 = 1 << 20;
 
 impl Region {
-    /// Start the process of a pending instance. It runs on when this one ends, unless it is `bound_to_owner`.
+    /// Start the process of a pending instance, or give the one that is `starting` its order. It runs on when this one ends, unless it is
+    /// `bound_to_owner`.
     ///
     /// # Errors
     /// Whatever keeps a process from being started; the instance is deleted then, or stopped if it has run before.
     pub fn start_process(
         &mut self,
         pending: Pending,
+        starting: Option<Starting>,
         way: &Way,
         bound_to_owner: bool,
         started: Instant,
     ) -> Result<Observer, RegionError> {
         let instance_id = pending.instance.instance_id.clone();
-        self.spawn(pending, way, bound_to_owner, started)
+        self.spawn(pending, starting, way, bound_to_owner, started)
             .inspect_err(|_| {
                 // The lock is free again by now, and there is no process.
                 let _ = self.reconcile();
@@ -67,18 +88,23 @@ impl Region {
             .map_err(|source| RegionError::File { action: "start the process of", path: instance_id, source })
     }
 
-    fn spawn(&self, pending: Pending, way: &Way, bound_to_owner: bool, started: Instant) -> io::Result<Observer> {
-        let Pending { instance, spec, lock } = pending;
-        let log = self.paths.process_log(&instance.instance_id);
-        let log = OpenOptions::new().append(true).create(true).open(log)?;
-        let (ours, theirs) = UnixStream::pair()?;
-        Command::new(std::env::current_exe()?)
-            .arg(COMMAND)
-            .stdin(OwnedFd::from(theirs))
-            .stdout(Stdio::from(lock.file().try_clone()?))
-            .stderr(log)
-            .spawn()?;
+    fn spawn(
+        &self,
+        pending: Pending,
+        starting: Option<Starting>,
+        way: &Way,
+        bound_to_owner: bool,
+        started: Instant,
+    ) -> io::Result<Observer> {
+        let Pending { spec, lock, .. } = pending;
+        let Starting { stream, prepared } = match starting {
+            Some(starting) => starting,
+            None => Starting::new()?,
+        };
         super::step::reached("run: process spawned");
+        if !prepared {
+            send(&stream, &None::<Prelude>, None)?;
+        }
         let order = Order {
             paths: self.paths.clone(),
             spec,
@@ -89,15 +115,98 @@ impl Region {
             bound_to_owner,
             started: monotonic().saturating_sub(started.elapsed()).as_nanos() as u64,
         };
-        let order = serde_json::to_vec(&order)?;
-        let mut stream = &ours;
-        stream.write_all(&(order.len() as u32).to_le_bytes())?;
-        stream.write_all(&order)?;
+        send(&stream, &order, Some(lock.file()))?;
         super::step::reached("run: order given");
-        let (_, observer) = Observer::over(ours)?;
+        let (_, observer) = Observer::over(stream)?;
         drop(lock);
         Ok(observer)
     }
+
+    /// What the process of such an instance can prepare before it has its order.
+    fn preparation(&self, request: &LaunchRequest) -> Preparation {
+        let (of, parameters) = (&request.instance_type, &request.parameters);
+        let planned = || KernelCache::open(&self.paths.boot_cache()).ok()?.path(&request.image.amiable.boot.kernel);
+        Preparation {
+            memory_mib: of.memory_mib,
+            cores: of.cores,
+            threads_per_core: of.threads_per_core,
+            kernel: parameters.kernel.clone().or_else(planned),
+        }
+    }
+}
+
+/// A process that waits to be told which instance is its own.
+#[derive(Debug)]
+pub struct Starting {
+    stream: UnixStream,
+    prepared: bool,
+}
+
+impl Starting {
+    /// Start it.
+    pub fn new() -> io::Result<Self> {
+        let (ours, theirs) = UnixStream::pair()?;
+        Command::new(std::env::current_exe()?)
+            .arg(COMMAND)
+            .stdin(OwnedFd::from(theirs))
+            .stdout(Stdio::null())
+            .spawn()?;
+        Ok(Starting { stream: ours, prepared: false })
+    }
+
+    /// Let it begin with what does not depend on the instance's record, for an instance that will run on this machine's KVM. What it
+    /// can't prepare, or need not have prepared, does no harm.
+    pub fn prepare(&mut self, region: &Region, request: &LaunchRequest) -> io::Result<()> {
+        let given = [&request.parameters.kernel, &request.parameters.initrd];
+        let prelude = Prelude {
+            paths: region.paths.clone(),
+            given: given.into_iter().flatten().cloned().collect(),
+            preparation: region.preparation(request),
+        };
+        send(&self.stream, &Some(prelude), None)?;
+        self.prepared = true;
+        super::step::reached("run: preparation asked for");
+        Ok(())
+    }
+}
+
+/// Send a value: a length of 4 bytes, little-endian, to which a file may be tied, and JSON.
+fn send(mut to: &UnixStream, value: &impl Serialize, file: Option<&File>) -> io::Result<()> {
+    let bytes = serde_json::to_vec(value)?;
+    let length = u32::try_from(bytes.len()).map_err(io::Error::other)?.to_le_bytes();
+    let files = file.map(|file| [file.as_fd()]);
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if let Some(files) = &files {
+        ancillary.push(SendAncillaryMessage::ScmRights(files));
+    }
+    let sent = sendmsg(to, &[IoSlice::new(&length)], &mut ancillary, SendFlags::NOSIGNAL)?;
+    // A socket takes these few bytes whole, or not at all.
+    to.write_all(length.get(sent..).unwrap_or_default())?;
+    to.write_all(&bytes)
+}
+
+/// Receive what [`send`] sent. `None` where the sender is gone instead.
+fn receive<T: DeserializeOwned>(mut from: &UnixStream) -> io::Result<Option<(T, Option<OwnedFd>)>> {
+    let mut length = [0; 4];
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::WAITALL;
+    let got = recvmsg(from, &mut [IoSliceMut::new(&mut length)], &mut ancillary, flags)?.bytes;
+    if got < length.len() {
+        return Ok(None);
+    }
+    let file = ancillary.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut files) => files.next(),
+        _ => None,
+    });
+    let length = u32::from_le_bytes(length);
+    if length > MAX_ORDER {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the order is too long"));
+    }
+    let mut bytes = vec![0; length as usize];
+    from.read_exact(&mut bytes)?;
+    Ok(Some((serde_json::from_slice(&bytes)?, file)))
 }
 
 fn monotonic() -> Duration {
@@ -121,20 +230,31 @@ fn serve() -> io::Result<()> {
     // Its own session: no terminal's Ctrl-C or hang-up.
     let _ = rustix::process::setsid();
     let owner = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-    let mut lock = InstanceLock::handed_down(File::from(io::stdout().as_fd().try_clone_to_owned()?));
-    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    let null = OpenOptions::new().read(true).open("/dev/null")?;
     rustix::stdio::dup2_stdin(&null)?;
-    rustix::stdio::dup2_stdout(&null)?;
-    let order = read_order(&owner)?;
+    let Some((prelude, _)) = receive::<Option<Prelude>>(&owner)? else { return Ok(()) };
+    let prepared = prelude.is_some();
+    let groundwork = prelude.and_then(|Prelude { paths, given, preparation }| {
+        // Before anything of a guest's is read, and before the first thread, which a sandbox would not hold.
+        shut_in(&paths, &given);
+        running::prepare(&preparation)
+    });
+    super::step::reached("process: prepared");
+    let Some((order, Some(lock))) = receive::<Order>(&owner)? else { return Ok(()) };
+    let mut lock = InstanceLock::handed_down(lock.into());
     super::step::reached("process: order read");
     // Known to be this process's from now on, also to people.
     lock.sign()?;
     let id = order.spec.metadata.instance_id.clone();
-    if order.emulated.is_none() {
-        shut_in(&order.paths, &order.spec);
+    if order.emulated.is_none() && !prepared {
+        let boot = &order.spec.boot;
+        shut_in(&order.paths, &boot.kernel.iter().chain(&boot.initrd).cloned().collect::<Vec<_>>());
     }
     let records = order.paths.instance(&id);
+    // What this process itself has to say from now on.
+    rustix::stdio::dup2_stderr(OpenOptions::new().append(true).create(true).open(order.paths.process_log(&id))?)?;
     let launch = Launch {
+        groundwork,
         control: order.paths.control(&id),
         records,
         way: order.emulated.map_or(Way::Native, |tools| Way::Emulated(Box::new(tools))),
@@ -149,13 +269,13 @@ fn serve() -> io::Result<()> {
     Ok(())
 }
 
-/// From here on the process reaches its region's files and the devices that it needs. One that starts the emulated host does not come
-/// here: it executes QEMU, and no guest's code runs in it.
-fn shut_in(paths: &Paths, spec: &InstanceSpec) {
+/// From here on the process reaches its region's files, the files that were `given`, and the devices that it needs. One that starts
+/// the emulated host does not come here: it executes QEMU, and no guest's code runs in it.
+fn shut_in(paths: &Paths, given: &[PathBuf]) {
     let words = |list: &[&str]| list.iter().map(PathBuf::from).collect::<Vec<_>>();
     let mut read = words(&["/proc", "/sys/devices/system/cpu"]);
     read.push(paths.images());
-    read.extend(spec.boot.kernel.iter().chain(&spec.boot.initrd).cloned());
+    read.extend(given.iter().cloned());
     let mut write = words(&["/dev/kvm", "/dev/null", "/dev/urandom"]);
     // Made if it is not there, for what is not there can't be allowed.
     let own = [paths.state().to_owned(), paths.volumes(), paths.boot_cache()];
@@ -165,18 +285,6 @@ fn shut_in(paths: &Paths, spec: &InstanceSpec) {
         // As on a kernel without it: the instance runs.
         eprintln!("the process is not shut in: {error}");
     }
-}
-
-fn read_order(mut from: &UnixStream) -> io::Result<Order> {
-    let mut length = [0; 4];
-    from.read_exact(&mut length)?;
-    let length = u32::from_le_bytes(length);
-    if length > MAX_ORDER {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the order is too long"));
-    }
-    let mut order = vec![0; length as usize];
-    from.read_exact(&mut order)?;
-    Ok(serde_json::from_slice(&order)?)
 }
 
 /// Keeps the instance's record. The store is opened when there is something to write, after the guest runs.
@@ -233,3 +341,7 @@ impl Keeper {
         result
     }
 }
+
+#[cfg(test)]
+#[path = "process_tests.rs"]
+mod tests;

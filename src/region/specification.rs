@@ -7,8 +7,9 @@ use super::model::{Image, Instance, Volume};
 use super::volumes::Places;
 use crate::ec2::Ec2Error;
 use crate::ec2::ids::{self, IdKind};
+use crate::ec2::volume_types::instance_performance;
 use crate::ec2::{instance_types, network};
-use crate::host::spec::{BootSpec, InstanceSpec, NetworkSpec, SecurityGroups};
+use crate::host::spec::{BootSpec, InstanceSpec, LimitsSpec, NetworkSpec, SecurityGroups};
 use crate::imds::{KeyPair, Metadata, NetworkInterface, Placement, SecurityGroup, block_device_mapping};
 
 /// All that the instance's process needs to know. With its image, what that boots counts; else its volume is looked at.
@@ -66,6 +67,9 @@ pub(super) fn specification(
             peers: Vec::new(),
         },
         metadata: metadata(parameters, instance, address, &names)?,
+        limits: parameters.limits.then(|| LimitsSpec {
+            instance: of.ebs.limits.map(|(baseline, maximum)| instance_performance(baseline, maximum)),
+        }),
         identity_keys: paths.identity_keys(),
     })
 }

@@ -91,3 +91,22 @@ fn two_processes_make_one_schema() {
     });
     assert_eq!(Store::open(&path).unwrap().tables().images::<Value>().unwrap().len(), 8);
 }
+
+#[test]
+fn a_closed_store_keeps_a_short_log_and_no_long_one() {
+    let (dir, store) = store();
+    let path = dir.path().join("deep/down/region.sqlite3");
+    let log = || std::fs::metadata(path.with_extension("sqlite3-wal")).unwrap().len();
+    store.tables().set_setting("a", "1").unwrap();
+    drop(store);
+    assert!((1..LONG_LOG).contains(&log()), "{}", log());
+    let store = Store::open(&path).unwrap();
+    assert_eq!(store.tables().setting("a").unwrap().as_deref(), Some("1"), "what only the log has");
+    store.tables().set_setting("b", &"x".repeat(LONG_LOG as usize)).unwrap();
+    let other = Store::open(&path).unwrap();
+    drop(store);
+    drop(other);
+    assert_eq!(log(), 0);
+    let store = Store::open(&path).unwrap();
+    assert_eq!(store.tables().setting("b").unwrap().unwrap().len(), LONG_LOG as usize);
+}

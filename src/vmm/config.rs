@@ -4,6 +4,7 @@ use std::fs::File;
 use std::sync::Arc;
 
 use super::backend::{BlockBackend, ConsoleSink, NetBackend};
+use super::groundwork::Groundwork;
 
 /// Everything that [`super::machine::Machine`] needs. Plain values and back ends; nothing is looked up later.
 pub struct MachineConfig {
@@ -26,6 +27,8 @@ pub struct MachineConfig {
     pub volumes: Vec<VolumeConfig>,
     /// Network interfaces.
     pub nics: Vec<NicConfig>,
+    /// What was begun before all this was known. It is used if it fits.
+    pub groundwork: Option<Groundwork>,
 }
 
 /// One socket with `cores` cores of `threads_per_core` threads each.
@@ -45,12 +48,12 @@ impl CpuTopology {
 }
 
 /// A guest kernel.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Kernel {
     /// An unpacked ELF kernel with a PVH entry note. Its holes are not read.
-    Elf(File),
+    Elf(Arc<File>),
     /// A bzImage, entered by the 64-bit boot protocol; it unpacks itself in the guest.
-    BzImage(Vec<u8>),
+    BzImage(Arc<Vec<u8>>),
 }
 
 /// An initial RAM disk.

@@ -27,6 +27,7 @@ use super::devices::i8042::I8042;
 use super::devices::rtc::Rtc;
 use super::devices::serial::Serial;
 use super::devices::{acpi as acpi_device, rtc, serial};
+use super::groundwork::{Ground, Groundwork};
 use super::hotplug::Hotplug;
 pub use super::hotplug::{HotplugError, MachineEvent};
 use super::interrupt::MsiRouter;
@@ -35,11 +36,11 @@ use super::kvm::irq::{self, KvmLevelLine, KvmMsiRouter};
 use super::kvm::vcpu::{Buses, Vcpu};
 use super::kvm::vm::{KvmIoEventFds, Vm};
 use super::layout;
-use super::memory::{self, GuestMemory, MemoryError, memory_map};
+use super::memory::{GuestMemory, MemoryError, memory_map};
 use super::pci::root::{PciRoot, RootError};
 use super::run::{self, Shared};
 use super::smbios::{self, SmbiosError};
-use super::x86_64::cpuid::{self, CpuidContext};
+use super::x86_64::cpuid;
 use super::x86_64::loader::{self, LoadError};
 
 /// All the BIOS there is, at the reset vector: 16-bit code that writes the reset register. Linux before 6.8 takes a
@@ -78,6 +79,9 @@ pub enum MachineError {
     /// A volume did not find a place.
     #[error("cannot add a volume")]
     Volume(#[from] HotplugError),
+    /// No thread for KVM.
+    #[error("cannot use a thread for KVM")]
+    Thread(#[source] std::io::Error),
     /// No vCPU, or more threads per core than a core has.
     #[error("a machine with {0} cores of {1} threads cannot exist")]
     Topology(u32, u32),
@@ -115,13 +119,24 @@ pub struct Machine {
 impl Machine {
     /// Build the machine and load the kernel.
     pub fn new(config: MachineConfig) -> Result<Self, MachineError> {
-        let MachineConfig { memory: size, topology, kernel, initrd, cmdline, smbios, console, volumes, nics } = config;
-        if topology.cores == 0 || !matches!(topology.threads_per_core, 1 | 2) {
-            return Err(MachineError::Topology(topology.cores, topology.threads_per_core));
-        }
+        let MachineConfig {
+            memory: size,
+            topology,
+            kernel,
+            initrd,
+            cmdline,
+            smbios,
+            console,
+            volumes,
+            nics,
+            groundwork,
+        } = config;
         let count = topology.cores.saturating_mul(topology.threads_per_core);
-        let memory = memory::allocate(size)?;
-        let vm = Vm::new(&memory, count)?;
+        let groundwork = match groundwork.filter(|ground| ground.is_for(size, topology, &kernel)) {
+            Some(begun) => begun,
+            None => Groundwork::begin(size, topology, Some(&kernel))?,
+        };
+        let Ground { memory, vm, vcpus, loading } = groundwork.finish()?;
 
         let mmio64 = layout::pci_mmio64(size, cpuid::address_bits(vm.supported_cpuid()));
         let pci = pci_root(&vm, mmio64);
@@ -141,17 +156,10 @@ impl Machine {
         write_tables(&memory, &smbios::build(&smbios, count, size)?, layout::SMBIOS, layout::SMBIOS_SIZE)?;
         memory.write_slice(&RESET_CODE, GuestAddress(layout::RESET_VECTOR))?;
         let map = memory_map(size);
-        let entry = loader::load(&memory, &kernel, initrd.as_ref(), &cmdline, &map, layout::ACPI_TABLES)?;
-
-        let vcpus = (0..count)
-            .map(|index| {
-                let cpuid = |tsc_khz| {
-                    let context = CpuidContext { topology, tsc_khz, tsc_deadline: vm.tsc_deadline() };
-                    cpuid::guest_cpuid(vm.supported_cpuid(), context, index, cpuid::host_cpuid)
-                };
-                Vcpu::new(&vm, index, cpuid, entry)
-            })
-            .collect::<Result<Vec<_>, _>>()?;
+        let entry = loader::load(&memory, &kernel, initrd.as_ref(), &cmdline, &map, layout::ACPI_TABLES, loading)?;
+        if let Some(boot_processor) = vcpus.first() {
+            boot_processor.enter_at(entry)?;
+        }
         Ok(Self { vcpus, buses, pci, events, hotplug, shared: Arc::new(Shared::new(count)), _vm: vm })
     }
 

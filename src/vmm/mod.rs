@@ -11,6 +11,8 @@ pub mod bus;
 pub mod config;
 pub mod device;
 pub mod devices;
+pub mod footprint;
+pub mod groundwork;
 pub mod hotplug;
 pub mod interrupt;
 pub mod kvm;

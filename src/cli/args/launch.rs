@@ -6,8 +6,29 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use crate::cli::parse;
+use crate::ec2::volume_types::{Provisioned, VolumeType};
 use crate::region::VolumeRequest;
 use crate::region::model::ShutdownBehavior;
+
+/// What is asked of volumes.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct ProvisionedArgs {
+    /// The volume type: gp2, gp3, io1, io2, st1, sc1, standard. How fast that is counts in instances launched with --limits.
+    #[arg(long, value_name = "TYPE", default_value = "gp3")]
+    pub volume_type: VolumeType,
+    /// I/O operations per second, for gp3, io1 and io2.
+    #[arg(long, value_name = "NUMBER")]
+    pub iops: Option<u32>,
+    /// MiB/s, for gp3.
+    #[arg(long, value_name = "MIB/S")]
+    pub throughput: Option<u32>,
+}
+
+impl From<ProvisionedArgs> for Provisioned {
+    fn from(args: ProvisionedArgs) -> Self {
+        Provisioned { volume_type: args.volume_type, iops: args.iops, throughput: args.throughput }
+    }
+}
 
 /// What an instance is launched with; `run` and `test` share it.
 #[derive(Debug, Default, Args)]
@@ -28,6 +49,12 @@ pub struct LaunchArgs {
     /// An empty volume beside the root volume, deleted with the instance: 10G, 10G:/dev/sdf; may be repeated.
     #[arg(long, value_name = "SIZE[:DEVICE]", value_parser = parse::volume)]
     pub volume: Vec<VolumeRequest>,
+    /// Shared options.
+    #[command(flatten)]
+    pub provisioned: ProvisionedArgs,
+    /// Make the volumes no faster than EC2's: the limits of their types and of the instance's, with their burst buckets.
+    #[arg(long)]
+    pub limits: bool,
     /// A tag, also shown in the metadata if --metadata-options InstanceMetadataTags=enabled; may be repeated.
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse::key_value)]
     pub tag: Vec<(String, String)>,

@@ -5,7 +5,8 @@ mod nouns;
 mod security_group;
 
 pub use launch::{
-    LaunchArgs, LintArgs, ModifyArgs, PUBLISH_ADDRESS, RerunArgs, RunArgs, Shutdown, TestArgs, Timings, Wait, WaitState,
+    LaunchArgs, LintArgs, ModifyArgs, PUBLISH_ADDRESS, ProvisionedArgs, RerunArgs, RunArgs, Shutdown, TestArgs,
+    Timings, Wait, WaitState,
 };
 pub use nouns::{
     ExportForm, ImageCommand, KeyCommand, OutputArgs, OutputForm, SnapshotCommand, TypeCommand, VolumeCommand,

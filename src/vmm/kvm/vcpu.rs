@@ -66,26 +66,22 @@ pub struct Vcpu {
 }
 
 impl Vcpu {
-    /// Create vCPU `index` with the CPUID that `cpuid` makes for its TSC frequency in kHz (0 if unknown). The boot processor,
-    /// index 0, gets the registers of `entry`; the others wait for it.
-    pub fn new(
-        vm: &Vm,
-        index: u32,
-        cpuid: impl FnOnce(u32) -> Vec<kvm_cpuid_entry2>,
-        entry: Entry,
-    ) -> Result<Self, KvmError> {
+    /// Create vCPU `index` with the CPUID that `cpuid` makes for its TSC frequency in kHz (0 if unknown).
+    pub fn new(vm: &Vm, index: u32, cpuid: impl FnOnce(u32) -> Vec<kvm_cpuid_entry2>) -> Result<Self, KvmError> {
         let fd = call("KVM_CREATE_VCPU", vm.fd().create_vcpu(index.into()))?;
         // CPUID first: what MSRs exist depends on it.
         let cpuid = CpuId::from_entries(&cpuid(fd.get_tsc_khz().unwrap_or(0))).map_err(|_| KvmError::Region)?;
         call("KVM_SET_CPUID2", fd.set_cpuid2(&cpuid))?;
         set_msrs(&fd, &[MSR_MTRR_DEF_TYPE, MSR_MISC_ENABLE])?;
         set_local_interrupts(&fd)?;
-        if index == 0 {
-            let reset = call("KVM_GET_SREGS", fd.get_sregs())?;
-            call("KVM_SET_SREGS", fd.set_sregs(&entry.sregs(reset)))?;
-            call("KVM_SET_REGS", fd.set_regs(&entry.regs()))?;
-        }
         Ok(Self { index, fd })
+    }
+
+    /// Have it begin at `entry`. That is for the boot processor: the others wait for it.
+    pub fn enter_at(&self, entry: Entry) -> Result<(), KvmError> {
+        let reset = call("KVM_GET_SREGS", self.fd.get_sregs())?;
+        call("KVM_SET_SREGS", self.fd.set_sregs(&entry.sregs(reset)))?;
+        call("KVM_SET_REGS", self.fd.set_regs(&entry.regs()))
     }
 
     /// Address of `kvm_run.immediate_exit`, valid as long as this vCPU.

@@ -10,12 +10,12 @@ const MIB: u64 = 1 << 20;
 #[test]
 fn pieces_meet_at_huge_pages() {
     let mut pieces = Vec::new();
-    split(3 * MIB, 100, 6 * MIB, &mut pieces);
-    let expected = [(3 * MIB, 100, MIB), (4 * MIB, 100 + MIB, 4 * MIB), (8 * MIB, 100 + 5 * MIB, MIB)];
+    split(3 * MIB, 100, 4 * MIB, &mut pieces);
+    let expected = [(3 * MIB, 100, MIB), (4 * MIB, 100 + MIB, 2 * MIB), (6 * MIB, 100 + 3 * MIB, MIB)];
     assert_eq!(pieces.iter().map(|p| (p.address, p.offset, p.size)).collect::<Vec<_>>(), expected);
 }
 
-/// Large enough for two threads, with a hole in the middle, and bytes that tell where they come from.
+/// Large enough for threads, with a hole in the middle, and bytes that tell where they come from.
 #[test]
 fn data_arrives_and_holes_stay_untouched() {
     let (memory, file) = (allocate(64 * MIB).unwrap(), tempfile::tempfile().unwrap());
@@ -23,7 +23,7 @@ fn data_arrives_and_holes_stay_untouched() {
     file.write_all_at(&data, 4096).unwrap();
     file.write_all_at(&data, 16 * MIB).unwrap();
     let segment = Segment { offset: 4096, address: 16 * MIB + 4096, file_size: 25 * MIB - 4096, memory_size: 30 * MIB };
-    copy_segments(&memory, &file, &[segment]).unwrap();
+    begin(&memory, &Arc::new(file), &[segment]).finish().unwrap();
     let mut seen = vec![0; data.len()];
     for start in [16 * MIB + 4096, 32 * MIB] {
         memory.read_slice(&mut seen, GuestAddress(start)).unwrap();
@@ -39,4 +39,15 @@ fn a_file_that_ends_early_is_an_error() {
     file.write_all_at(&[1; 5000], 0).unwrap();
     let piece = Piece { address: 16 * MIB, offset: 4096, size: 4096 };
     assert_eq!(copy(&memory, &file, piece).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+}
+
+#[test]
+fn a_thread_s_error_is_the_copy_s() {
+    let (memory, file) = (allocate(64 * MIB).unwrap(), tempfile::tempfile().unwrap());
+    file.write_all_at(&vec![1; 8 << 20], 0).unwrap();
+    let segment = Segment { offset: 0, address: 16 * MIB, file_size: 8 * MIB, memory_size: 8 * MIB };
+    let mut copying = begin(&memory, &Arc::new(file), &[segment]);
+    assert!(!copying.helpers.is_empty());
+    copying.helpers.push(std::thread::spawn(|| Err(io::ErrorKind::UnexpectedEof.into())));
+    assert_eq!(copying.finish().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
 }

@@ -227,8 +227,14 @@ const PLAIN_CACHES: [[u32; 4]; 4] = [
 /// The host's caches with their sharing rewritten, and the end of the list.
 fn caches(function: u32, host: HostCpuid, share: impl Fn(u32, u32) -> u32) -> Vec<kvm_cpuid_entry2> {
     let mut entries = Vec::new();
+    // Asked once: under another hypervisor each CPUID is an exit to it.
+    let first = host(function, 0);
     for index in 0..MAX_CACHES {
-        let of_host = if host(function, 0)[0] & 0x1F != 0 { host(function, index) } else { plain_cache(index) };
+        let of_host = match index {
+            _ if first[0] & 0x1F == 0 => plain_cache(index),
+            0 => first,
+            _ => host(function, index),
+        };
         let [eax, ebx, ecx, edx] = of_host;
         if eax & 0x1F == 0 {
             break;

@@ -5,12 +5,13 @@
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::Arc;
 
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError};
 
 use super::boot_params::{BzImageError, SetupHeader};
-use super::copy::copy_segments;
+use super::copy::{self, Copying};
 use super::elf::{self, ElfError};
 use super::pvh;
 use super::registers::{self, Entry};
@@ -60,7 +61,8 @@ pub enum LoadError {
 
 /// Put everything that the kernel finds at its start into `memory`.
 ///
-/// `map` is the memory map that the kernel gets, `rsdp` the address of the ACPI root pointer.
+/// `map` is the memory map that the kernel gets, `rsdp` the address of the ACPI root pointer, `loading` what was begun with the
+/// same memory and kernel, if anything.
 pub fn load(
     memory: &GuestMemory,
     kernel: &Kernel,
@@ -68,11 +70,16 @@ pub fn load(
     cmdline: &str,
     map: &[MapEntry],
     rsdp: u64,
+    loading: Option<Loading>,
 ) -> Result<Entry, LoadError> {
-    let low_ram = map.iter().find(|e| e.start == layout::HIGH_MEMORY).map_or(0, |e| e.start + e.size);
+    let low_ram = low_ram(map);
     match kernel {
         Kernel::Elf(file) => {
-            let (address, kernel_end) = load_elf(memory, file, low_ram)?;
+            let loading = match loading {
+                Some(loading) => loading,
+                None => begin(memory, file, map)?,
+            };
+            let (address, kernel_end) = (loading.entry, loading.end);
             let initrd = initrd.map(|i| load_initrd(memory, i, kernel_end, low_ram)).transpose()?;
             write_cmdline(memory, cmdline, CMDLINE_MAX)?;
             memory.write_slice(&pvh::memory_map(map), GuestAddress(layout::PVH_MEMMAP))?;
@@ -82,6 +89,7 @@ pub fn load(
                 memory.write_slice(&pvh::module_list(address, size), GuestAddress(layout::PVH_MODLIST))?;
             }
             write_gdt(memory, false)?;
+            loading.copying.finish().map_err(|e| LoadError::Read("kernel", e))?;
             Ok(Entry::Pvh { address })
         }
         Kernel::BzImage(image) => {
@@ -108,8 +116,33 @@ fn check_fit(start: u64, end: u64, low_ram: u64) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// Returns the entry point and the end of the kernel.
-fn load_elf(memory: &GuestMemory, file: &File, low_ram: u64) -> Result<(u32, u64), LoadError> {
+/// An ELF kernel on its way into guest memory.
+#[derive(Debug)]
+pub struct Loading {
+    file: Arc<File>,
+    entry: u32,
+    /// Where the kernel ends.
+    end: u64,
+    copying: Copying,
+}
+
+impl Loading {
+    /// Whether it is this kernel: the same file, however it was opened.
+    pub fn is_of(&self, kernel: &Kernel) -> bool {
+        let Kernel::Elf(file) = kernel else { return false };
+        let both = || Ok::<_, io::Error>((self.file.metadata()?, file.metadata()?));
+        both().is_ok_and(|(a, b)| a.dev() == b.dev() && a.ino() == b.ino())
+    }
+}
+
+/// Where RAM ends, or has its hole.
+fn low_ram(map: &[MapEntry]) -> u64 {
+    map.iter().find(|e| e.start == layout::HIGH_MEMORY).map_or(0, |e| e.start + e.size)
+}
+
+/// Begin to put an ELF kernel into `memory`, whose map is `map`. Threads copy, and [`load`] waits for them.
+pub fn begin(memory: &GuestMemory, file: &Arc<File>, map: &[MapEntry]) -> Result<Loading, LoadError> {
+    let low_ram = low_ram(map);
     let read = |e| LoadError::Read("kernel", e);
     let size = length(file).map_err(read)?;
     let mut head = vec![0; elf::HEADER_BYTES.min(size.try_into().unwrap_or(usize::MAX))];
@@ -128,8 +161,7 @@ fn load_elf(memory: &GuestMemory, file: &File, low_ram: u64) -> Result<(u32, u64
         check_fit(segment.address, segment_end, low_ram)?;
         end = end.max(segment_end);
     }
-    copy_segments(memory, file, &headers.segments).map_err(read)?;
-    Ok((entry, end))
+    Ok(Loading { file: Arc::clone(file), entry, end, copying: copy::begin(memory, file, &headers.segments) })
 }
 
 /// The size of a file, or of a block device, which has none in its metadata.

@@ -7,7 +7,7 @@ use crate::vmm::memory::{allocate, memory_map};
 const MEMORY: u64 = 64 << 20;
 
 /// An ELF kernel with a PVH note, one page-congruent segment whose ends are ragged, and one that is not congruent.
-fn kernel() -> File {
+fn kernel() -> Arc<File> {
     let mut b = vec![0u8; 0x6000];
     b[..6].copy_from_slice(&[0x7F, b'E', b'L', b'F', 2, 1]);
     (b[18], b[32], b[54], b[56]) = (62, 64, 56, 3);
@@ -27,7 +27,7 @@ fn kernel() -> File {
     b[0x5001..0x5011].fill(0xBB);
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(&b).unwrap();
-    file
+    Arc::new(file)
 }
 
 fn bytes(memory: &GuestMemory, address: u64, length: usize) -> Vec<u8> {
@@ -39,7 +39,7 @@ fn bytes(memory: &GuestMemory, address: u64, length: usize) -> Vec<u8> {
 #[test]
 fn segments_are_in_place_and_the_rest_is_zero() {
     let memory = allocate(MEMORY).unwrap();
-    let entry = load(&memory, &Kernel::Elf(kernel()), None, "a=b", &memory_map(MEMORY), 0xE_0000).unwrap();
+    let entry = load(&memory, &Kernel::Elf(kernel()), None, "a=b", &memory_map(MEMORY), 0xE_0000, None).unwrap();
     assert_eq!(entry, Entry::Pvh { address: 0x100_0850 });
     assert_eq!(bytes(&memory, 0x100_0EFF, 2), [0, 0xAA]);
     assert_eq!(bytes(&memory, 0x100_307F, 2), [0xAA, 0], "what follows the segment in the file stays out");
@@ -61,7 +61,7 @@ fn the_initrd_ends_at_the_end_of_low_ram() {
         } else {
             Initrd::Bytes(Arc::new(content.clone()))
         };
-        load(&memory, &Kernel::Elf(kernel()), Some(&initrd), "", &memory_map(MEMORY), 0).unwrap();
+        load(&memory, &Kernel::Elf(kernel()), Some(&initrd), "", &memory_map(MEMORY), 0, None).unwrap();
         let module = bytes(&memory, layout::PVH_MODLIST, 16);
         assert_eq!(module, [(MEMORY - 8192).to_le_bytes(), 5000u64.to_le_bytes()].concat());
         assert_eq!(bytes(&memory, MEMORY - 8192, 5000), content);
@@ -73,13 +73,13 @@ fn the_initrd_ends_at_the_end_of_low_ram() {
 fn what_does_not_fit_is_refused() {
     let map = memory_map(32 << 20);
     let load = |initrd: Option<&Initrd>, cmdline: &str| {
-        load(&allocate(32 << 20).unwrap(), &Kernel::Elf(kernel()), initrd, cmdline, &map, 0)
+        load(&allocate(32 << 20).unwrap(), &Kernel::Elf(kernel()), initrd, cmdline, &map, 0, None)
     };
     // The kernel ends just above 32 MiB.
     assert!(matches!(load(None, ""), Err(LoadError::KernelDoesNotFit(..))));
     let map = memory_map(MEMORY);
     let load = |initrd: Option<&Initrd>, cmdline: &str| {
-        super::load(&allocate(MEMORY).unwrap(), &Kernel::Elf(kernel()), initrd, cmdline, &map, 0)
+        super::load(&allocate(MEMORY).unwrap(), &Kernel::Elf(kernel()), initrd, cmdline, &map, 0, None)
     };
     let large = Initrd::Bytes(Arc::new(vec![0; 33 << 20]));
     assert!(matches!(load(Some(&large), ""), Err(LoadError::InitrdDoesNotFit(_))));
@@ -90,9 +90,21 @@ fn what_does_not_fit_is_refused() {
 
 #[test]
 fn an_elf_file_without_a_pvh_entry_is_refused() {
-    let mut file = kernel();
-    std::os::unix::fs::FileExt::write_all_at(&file, b"Not\0", 0x80C).unwrap();
-    file.flush().unwrap();
-    let result = load(&allocate(MEMORY).unwrap(), &Kernel::Elf(file), None, "", &memory_map(MEMORY), 0);
+    let file = kernel();
+    file.write_all_at(b"Not\0", 0x80C).unwrap();
+    let result = load(&allocate(MEMORY).unwrap(), &Kernel::Elf(file), None, "", &memory_map(MEMORY), 0, None);
     assert!(matches!(result, Err(LoadError::NoPvhEntry)));
+}
+
+#[test]
+fn what_was_begun_is_gone_on_with() {
+    let (memory, file, map) = (allocate(MEMORY).unwrap(), kernel(), memory_map(MEMORY));
+    let begun = begin(&memory, &file, &map).unwrap();
+    let again = Kernel::Elf(Arc::new(file.try_clone().unwrap()));
+    assert!(begun.is_of(&again));
+    assert!(!begun.is_of(&Kernel::Elf(kernel())), "another file with the same content");
+    assert!(!begun.is_of(&Kernel::BzImage(Arc::default())));
+    let entry = load(&memory, &again, None, "", &map, 0, Some(begun)).unwrap();
+    assert_eq!(entry, Entry::Pvh { address: 0x100_0850 });
+    assert_eq!(bytes(&memory, 0x100_0EFF, 2), [0, 0xAA]);
 }
