@@ -6,9 +6,13 @@ use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use amiable::net::{NetConfig, Network};
+use amiable::ec2::security_group::{self, Cidr, Direction, Permission, SecurityGroup};
+use amiable::host::firewall::Firewall;
+use amiable::host::spec::{NetworkSpec, SecurityGroups};
+use amiable::net::{Gate, NetConfig, Network, NewFlow, Protocol};
 use amiable::vmm::backend::{Frame, NetBackend, Offload, PartialChecksum};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -105,6 +109,22 @@ impl Device for Wire {
     }
 }
 
+fn firewall(groups: Vec<SecurityGroup>) -> Arc<Firewall> {
+    let spec = NetworkSpec {
+        mac: GUEST_MAC,
+        address: GUEST,
+        prefix: 24,
+        dns: GATEWAY,
+        domain: String::new(),
+        upstreams: Vec::new(),
+        forwards: Vec::new(),
+        host_loopback: None,
+        groups: SecurityGroups { version: 0, groups },
+        peers: Vec::new(),
+    };
+    Arc::new(Firewall::new(&spec, Arc::new(|_| ())))
+}
+
 struct Guest {
     net: Network,
     iface: Interface,
@@ -138,6 +158,7 @@ impl Guest {
             services: Vec::new(),
             host_alias: Some((ALIAS, IpAddr::V4(Ipv4Addr::LOCALHOST))),
             on_lease: None,
+            gate: Some(firewall(vec![SecurityGroup::default_group()])),
         };
         let mut net = Network::new(config).expect("a network");
         net.set_guest_offload(true, true);
@@ -208,6 +229,68 @@ impl Guest {
     }
 }
 
+/// A datagram of 32 bytes from the guest's `source` port, its checksum vouched for by the offload.
+fn datagram(source: u16, port: u16) -> Vec<u8> {
+    let mut frame = [&[2, 0, 0, 0, 0, 1][..], &GUEST_MAC, &[8, 0]].concat();
+    frame.extend([0x45, 0, 0, 60, 0, 0, 0x40, 0, 64, 17, 0, 0]);
+    frame.extend(GUEST.octets());
+    frame.extend(ALIAS.octets());
+    let sum: u32 = frame[14..34].chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    for word in [source, port, 40, 0] {
+        frame.extend(word.to_be_bytes());
+    }
+    frame.extend([7; 32]);
+    frame
+}
+
+/// What the security groups' part of that is: in the default group, and where the last of as many rules as there can be fits.
+fn filter(c: &mut Criterion) {
+    let full = |number: u8| {
+        let mut group = SecurityGroup::new("full", "full").expect("a group");
+        group.rules.clear();
+        let rules = (1..=60).map(|n: i32| {
+            let peer: Cidr = format!("10.{number}.{n}.0/24").parse().expect("a block");
+            Permission::new(security_group::Protocol::Udp, Some((n, n)), peer.into()).expect("a rule")
+        });
+        group.authorize(Direction::Egress, rules.collect(), None).expect("room");
+        group
+    };
+    let flow = |to: &str| NewFlow::Out { protocol: Protocol::Udp, to: to.parse().expect("an address") };
+    let mut group = c.benchmark_group("net/gate");
+    for (name, groups, flow) in [
+        ("default_group", vec![SecurityGroup::default_group()], flow("192.0.2.1:53")),
+        ("five_full_groups", (0..5).map(full).collect(), flow("10.4.60.1:60")),
+    ] {
+        let firewall = firewall(groups);
+        assert!(firewall.admits(&flow));
+        group.bench_function(name, |b| b.iter(|| firewall.admits(std::hint::black_box(&flow))));
+    }
+    group.finish();
+}
+
+/// What a flow costs that is new, and what a datagram of one that is there.
+fn flows(c: &mut Criterion) {
+    let mut guest = Guest::new();
+    let server = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let port = server.local_addr().expect("its number").port();
+    let frames: Vec<Vec<u8>> = (1024..60_000).map(|source| datagram(source, port)).collect();
+    let good = Offload { checksum_valid: true, ..Offload::default() };
+    let mut group = c.benchmark_group("net/udp");
+    group.throughput(Throughput::Elements(1));
+    let mut next = 0;
+    group.bench_function("datagram_new_flow", |b| {
+        b.iter(|| {
+            next = (next + 1) % frames.len();
+            guest.net.transmit(&frames[next], good, Instant::now());
+        });
+    });
+    group.bench_function("datagram_same_flow", |b| b.iter(|| guest.net.transmit(&frames[0], good, Instant::now())));
+    assert!(guest.net.udp_flows() > 100, "the datagrams made flows");
+    group.finish();
+}
+
 fn benches(c: &mut Criterion) {
     let mut guest = Guest::new();
     let mut group = c.benchmark_group("net/tcp");
@@ -220,5 +303,5 @@ fn benches(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(net, benches);
+criterion_group!(net, benches, flows, filter);
 criterion_main!(net);

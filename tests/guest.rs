@@ -207,6 +207,20 @@ fn a_script_s_exit_status_is_the_test_s() {
     assert!(!text(&lab.amiable(&["ls"]).output().unwrap().stdout).contains("i-"), "nothing is left of a test");
 }
 
+/// Its cloud-init has all stages in one process, and systemd and kernel are two years younger.
+#[test]
+fn debian_13_gives_the_same_verdict() {
+    let Some(lab) = lab("debian_13_gives_the_same_verdict", "debian-13") else { return };
+    let script = lab
+        .file("seven.sh", b"#!/bin/bash\n. /etc/os-release\necho \"$ID $VERSION_ID $(systemd-detect-virt)\"\nexit 7\n");
+    let out = lab.run(&["test", &script, "--image", "debian-13", "-t", "t2.small", "--timeout", "15m"]);
+    assert_eq!(out.status.code(), Some(7));
+    let log = text(&out.stderr);
+    assert!(log.contains("part-001 failed with exit status 7"));
+    assert!(log.contains("its last lines:\n  | debian 13 amazon\n"), "{log}");
+    assert!(log.contains("DataSourceEc2Local"));
+}
+
 #[test]
 fn a_script_that_hangs_ends_with_124_and_what_it_did() {
     let Some(lab) = lab("a_script_that_hangs", "debian-12") else { return };

@@ -46,6 +46,10 @@ pub fn describe(key: &str, output: &OutputArgs) -> Result<(), CliError> {
     if let (Some(facts), Some(process)) = (value.get_mut("Amiable"), region.process_id(&instance.instance_id)) {
         facts["ProcessId"] = process.into();
     }
+    let notices = records::last_notices(&region.paths().instance(&instance.instance_id));
+    if let (Some(facts), false) = (value.get_mut("Amiable"), notices.is_empty()) {
+        facts["Notices"] = notices.into();
+    }
     print_value(output, value)
 }
 

@@ -165,10 +165,12 @@ pub fn modify(args: ModifyArgs) -> Result<(), CliError> {
         user_data: data,
         shutdown_behavior: args.shutdown_behavior.map(Into::into),
         termination_protection: args.termination_protection,
+        security_groups: Some(args.security_group).filter(|groups| !groups.is_empty()),
     };
     let id = &instance.instance_id;
     region.modify_instance(id, change).map_err(|e| match e.code() {
         Some("IncorrectInstanceState") => region_error(&e).next(format!("amiable stop {id}")),
+        Some("InvalidGroup.NotFound") => region_error(&e).next("amiable security-group ls"),
         _ => region_error(&e),
     })?;
     write_out(&format!("{id}\n"))

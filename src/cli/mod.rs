@@ -18,6 +18,7 @@ mod progress;
 mod records;
 mod report;
 mod run;
+mod security_groups;
 mod ssh;
 mod terminal;
 mod types;
@@ -84,6 +85,7 @@ fn dispatch(cli: Cli, started: Instant) -> Result<u8, CliError> {
         Command::Cp { from, to, identity, recursive } => ssh::cp(&from, &to, identity.as_deref(), recursive)?,
         Command::Volume(command) => volumes::volume(command)?,
         Command::Snapshot(command) => volumes::snapshot(command)?,
+        Command::SecurityGroup(command) => security_groups::run(command)?,
         Command::Prune => volumes::prune()?,
         Command::Key(command) => keys::run(command)?,
         Command::Logs { instance } => lifecycle::logs(&instance)?,

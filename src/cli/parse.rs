@@ -73,6 +73,16 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// `22`, `8000-8010`, `8-0`, `8--1`, `-1`: two numbers as the AWS CLI's `--port` has them. The region checks what they mean.
+pub fn ports(text: &str) -> Result<(i32, i32), String> {
+    let shape = || "expected a port, a range such as 8000-8010, or for ICMP type-code; -1 is all".to_owned();
+    let number = |text: &str| text.parse::<i32>().ok().filter(|_| !text.starts_with('+')).ok_or_else(shape);
+    match text.char_indices().skip(1).find(|(_, c)| *c == '-') {
+        Some((at, _)) => Ok((number(&text[..at])?, number(&text[at + 1..])?)),
+        None => number(text).map(|port| (port, port)),
+    }
+}
+
 /// `KEY=VALUE`; the value may be empty.
 pub fn key_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;

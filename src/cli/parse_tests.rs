@@ -1,6 +1,18 @@
 use super::*;
 
 #[test]
+fn ports_are_one_number_or_two() {
+    for (text, pair) in
+        [("22", (22, 22)), ("8000-8010", (8000, 8010)), ("8--1", (8, -1)), ("-1", (-1, -1)), ("-1--1", (-1, -1))]
+    {
+        assert_eq!(ports(text), Ok(pair), "{text}");
+    }
+    for text in ["", "-", "22-", "-22-", "a", "+22", "1-2-3", "99999999999", "é-1"] {
+        assert!(ports(text).is_err(), "{text}");
+    }
+}
+
+#[test]
 fn published_ports() {
     let publish = |host: &str, guest_port, udp| Publish { host: host.parse().unwrap(), guest_port, udp };
     assert_eq!(port_forward("8080:80"), Ok(publish("127.0.0.1:8080", 80, false)));

@@ -1,13 +1,13 @@
 //! What is kept of instances' runs, printed: the console and the metadata requests.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::Duration;
 
 use super::error::{CliError, exit};
 use super::output::write_out;
-use crate::host::record::{CONSOLE_LOG, IMDS_LOG};
+use crate::host::record::{CONSOLE_LOG, IMDS_LOG, NOTICES_LOG};
 use crate::imds::LogEntry;
 
 /// Print the console of the instance whose records are in `directory`. `runs` tells whether it still does, for
@@ -30,6 +30,25 @@ pub fn console(directory: &Path, follow: bool, runs: impl Fn() -> bool) -> Resul
         // Another process writes the file and says nothing; a look now and then is what `tail -f` does too.
         std::thread::sleep(Duration::from_millis(100));
     }
+}
+
+/// How many notices a description shows.
+const NOTICES: usize = 10;
+/// ... from so many bytes at the end of the file.
+const TAIL: u64 = 16 << 10;
+
+/// The last that the user should know of an instance.
+pub fn last_notices(directory: &Path) -> Vec<String> {
+    let Ok(mut file) = File::open(directory.join(NOTICES_LOG)) else { return Vec::new() };
+    let length = file.metadata().map_or(0, |meta| meta.len());
+    let mut bytes = Vec::new();
+    let read = file.seek(SeekFrom::Start(length.saturating_sub(TAIL))).and_then(|_| file.read_to_end(&mut bytes));
+    if read.is_err() {
+        return Vec::new();
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> = text.lines().collect();
+    lines.iter().rev().take(NOTICES).rev().map(|line| (*line).to_owned()).collect()
 }
 
 /// Print the metadata requests.

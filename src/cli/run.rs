@@ -12,7 +12,7 @@ use super::args::{LaunchArgs, RerunArgs, RunArgs, TestArgs, Timings, Wait};
 use super::error::{CliError, exit};
 use super::output::write_out;
 use super::progress::Progress;
-use super::{launch, report, terminal, types, user_data};
+use super::{launch, report, security_groups, terminal, types, user_data};
 use crate::ec2::instance_types::check_runnable;
 use crate::ec2::metadata_options::MetadataOptions;
 use crate::host::event::End;
@@ -169,7 +169,13 @@ fn launch_request(
     progress: &Progress,
     started: Instant,
 ) -> Result<u8, CliError> {
-    let mut launched = region.run_instances(request, manner.count).map_err(|e| super::region_error(&e))?;
+    let mut launched = region.run_instances(request, manner.count).map_err(|e| match e.code() {
+        Some("InvalidGroup.NotFound") => super::region_error(&e).next("amiable security-group ls"),
+        _ => super::region_error(&e),
+    })?;
+    if let Some(first) = launched.first() {
+        security_groups::closed_ports(&region, &first.instance)?.iter().for_each(|text| progress.warning(text));
+    }
     if place.way.is_emulated() {
         progress.note("emulated host: QEMU TCG with nested SVM; expect a minute where KVM takes seconds");
     }
@@ -286,9 +292,11 @@ fn request(
         instance_type,
         metadata_options,
         tags,
+        security_groups: args.security_group.clone(),
         private_ip: manner.private_ip,
         root_size: args.root_size,
         volumes: args.volume.clone(),
+        provisioned: args.provisioned.into(),
         shutdown_behavior: manner.shutdown_behavior,
         termination_protection: false,
         emulated: way.is_emulated(),
@@ -300,6 +308,7 @@ fn request(
             throw_away: manner.throw_away,
             forwards,
             host_loopback: args.host_loopback,
+            limits: args.limits,
             kernel: args.kernel.as_deref().map(launch::existing_file).transpose()?,
             initrd: args.initrd.as_deref().map(launch::existing_file).transpose()?,
             append: args.append.clone(),

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use super::error::{CliError, exit};
 use super::instances::not_found;
-use super::{open_region, region_error};
+use super::{open_region, region_error, security_groups};
 use crate::ec2::Ec2Error;
 use crate::host::console::plain_text;
 use crate::host::record::CONSOLE_LOG;
@@ -84,6 +84,7 @@ fn way(target: &str, identity: Option<&Path>) -> Result<Way, CliError> {
     let port = instance.amiable.published.iter().find(|port| port.guest_port == 22 && !port.udp).ok_or_else(|| {
         CliError::new(exit::REGION, format!("{id} does not publish its port 22")).next("amiable run … -p 0:22")
     })?;
+    security_groups::check_reachable(&region, &instance, port)?;
     let directory = region.paths().instance(id);
     let told = read_console(&fs::read(directory.join(CONSOLE_LOG)).unwrap_or_default());
     if told.host_keys.is_empty() {

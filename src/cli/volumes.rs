@@ -30,9 +30,11 @@ fn name_of(tags: &[Tag]) -> String {
 pub fn volume(command: VolumeCommand) -> Result<(), CliError> {
     let mut region = open_region()?;
     match command {
-        VolumeCommand::Create { size, snapshot, name } => {
+        VolumeCommand::Create { size, snapshot, name, provisioned } => {
             let snapshot = snapshot.map(|key| region.snapshot(&key)).transpose().map_err(|e| no_snapshot(&e))?;
-            let made = region.create_volume(size, snapshot.as_ref(), name_tag(name)).map_err(|e| region_error(&e))?;
+            let made = region
+                .create_volume(size, snapshot.as_ref(), name_tag(name), provisioned.into())
+                .map_err(|e| region_error(&e))?;
             write_out(&format!("{}\n", made.volume_id))
         }
         VolumeCommand::Ls(output) => {
@@ -52,6 +54,7 @@ pub fn volume(command: VolumeCommand) -> Result<(), CliError> {
                     ("NAME", &|v| name_of(&v.tags)),
                     ("SIZE", &|v| human_size(v.amiable.size_in_bytes)),
                     ("STORED", &|v| human_size(region.stored_bytes(&v.amiable.top))),
+                    ("TYPE", &|v| v.volume_type.to_string()),
                     ("STATE", &|v| if v.attachments.is_empty() { "available" } else { "in-use" }.to_owned()),
                     ("INSTANCE ID", &|v| attached(v, |a| &a.instance_id)),
                     ("DEVICE", &|v| attached(v, |a| &a.device)),

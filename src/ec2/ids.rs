@@ -23,6 +23,8 @@ pub enum IdKind {
     Snapshot,
     /// `sg-`
     SecurityGroup,
+    /// `sgr-`
+    SecurityGroupRule,
     /// `subnet-`
     Subnet,
     /// `vpc-`
@@ -47,6 +49,7 @@ impl IdKind {
             Self::Reservation => "r-",
             Self::Snapshot => "snap-",
             Self::SecurityGroup => "sg-",
+            Self::SecurityGroupRule => "sgr-",
             Self::Subnet => "subnet-",
             Self::Vpc => "vpc-",
             Self::KeyPair => "key-",
@@ -63,6 +66,7 @@ impl IdKind {
             Self::Reservation => "InvalidReservationID.Malformed",
             Self::Snapshot => "InvalidSnapshotID.Malformed",
             Self::SecurityGroup => "InvalidGroupId.Malformed",
+            Self::SecurityGroupRule => "InvalidSecurityGroupRuleId.Malformed",
             Self::Subnet => "InvalidSubnetId.Malformed",
             Self::Vpc => "InvalidVpcId.Malformed",
             Self::KeyPair => "InvalidKeyPairId.Malformed",

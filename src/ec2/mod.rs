@@ -11,8 +11,10 @@ pub mod instance_types;
 pub mod metadata_options;
 pub mod network;
 mod network_regions;
+pub mod security_group;
 pub mod spelling;
 pub mod tags;
 pub mod user_data;
+pub mod volume_types;
 
 pub use error::Ec2Error;

@@ -19,6 +19,8 @@ use command::Command;
 mod command;
 pub(super) mod disks;
 
+pub use disks::rescan;
+
 /// What a command gets to write its last words after [`Kind::Bye`]'s time is over.
 const LAST_WORDS: Duration = Duration::from_secs(4);
 

@@ -33,6 +33,7 @@ pub mod window;
 
 pub use error::Error;
 pub use host::EmulatedHost;
+pub use inner::rescan;
 pub use keeper::protocol::{Phase, Settings, Status};
 pub use kernel::Kernel;
 pub use qemu::{Cache, Drive, Forward, Protocol};

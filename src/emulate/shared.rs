@@ -97,6 +97,16 @@ impl SharedHost {
         Ok(SharedCommand { connection, lease, request })
     }
 
+    /// A file that is a drive of a running command has another size now, `size` bytes. `drive` is its path inside; the inside has to
+    /// look again ([`rescan`](super::rescan)).
+    pub fn resize(&self, drive: &Path, size: u64) -> Result<(), Error> {
+        match ask(&self.settings.directory, &Request::Resize { drive: drive.to_owned(), size })? {
+            Some((_, Answer::Resized(resized))) => resized.map_err(Error::Host),
+            Some((_, other)) => Err(unexpected(&other)),
+            None => Err(Error::Lost { when: "before a drive was resized" }),
+        }
+    }
+
     /// A place for a command in a host that is up.
     fn lease(&self, ports: u16) -> Result<(UnixStream, Lease), Error> {
         let build = Build::of(&self.binary).map_err(io_error(self.binary.display().to_string()))?;

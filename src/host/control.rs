@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::event::{Control, VolumeChange};
 use super::session::Mark;
-use super::spec::PortForward;
+use super::spec::{PortForward, SecurityGroups};
 use super::verdict::Verdict;
 
 /// The protocol's version. A process goes on running when the program on disk is replaced by another version.
@@ -67,6 +67,11 @@ pub enum Request {
     Volume {
         /// What.
         change: VolumeChange,
+    },
+    /// Filter by these security groups from now on.
+    SecurityGroups {
+        /// The groups.
+        groups: SecurityGroups,
     },
     /// Have the guest's kernel write its dirty pages, and copy cloud-init's logs from the volume into the records.
     FetchLogs,

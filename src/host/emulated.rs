@@ -17,7 +17,7 @@ use super::event::{Control, Event, Seen, read_events, write_line};
 use super::running::{OpenDisk, Running, StartError};
 use super::session::Session;
 use super::spec::{InstanceSpec, PortForward, ReadyFiles};
-use super::{bootfiles, services};
+use super::{bootfiles, firewall, services};
 use crate::boot::SharedDisk;
 use crate::emulate::kernel::{KERNEL_VARIABLE, NotFound, Search};
 use crate::emulate::{Cache, Drive, Forward, Kernel, Protocol, Settings, SharedCommand, SharedHost};
@@ -59,12 +59,12 @@ const OUTER_LOOPBACK: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 /// count from `started`.
 pub fn start(tools: &Tools, spec: &InstanceSpec, records: &Path, started: Instant) -> Result<Running, StartError> {
     let host = Arc::new(SharedHost::open(Settings::new(&tools.state, tools.kernel.clone()))?);
-    let (command, forwards) = command(&host, spec)?;
+    let (command, forwards, plugs) = command(&host, spec)?;
     let mut inner = command.start()?;
     let (sender, seen) = mpsc::channel::<Seen>();
     let stdin = Arc::new(Mutex::new(inner.stdin.take()));
     let tell = move |event| sender.send(Seen { at: Instant::now(), event }).is_ok();
-    let plugs = Arc::new(Plugs::default());
+    let plugs = Arc::new(plugs);
     let write = move |control: Control| {
         if let Ok(mut stdin) = stdin.lock()
             && let Some(pipe) = stdin.as_mut()
@@ -118,8 +118,8 @@ pub fn start(tools: &Tools, spec: &InstanceSpec, records: &Path, started: Instan
     Ok(Running::new(session, look(spec), thread))
 }
 
-/// An instance's process in the emulated host, and its published ports.
-fn command(host: &SharedHost, spec: &InstanceSpec) -> Result<(SharedCommand, Vec<PortForward>), StartError> {
+/// An instance's process in the emulated host, its published ports and what it has plugged in.
+fn command(host: &SharedHost, spec: &InstanceSpec) -> Result<(SharedCommand, Vec<PortForward>, Plugs), StartError> {
     let ports = u16::try_from(spec.network.forwards.len()).map_err(|_| "more published ports than there are")?;
     let mut command = host.command(["instance-process"], ports)?.grace(GRACE);
     let most = u64::from(command.host_memory_mib()).saturating_sub(HOST_MEMORY_MIB);
@@ -157,6 +157,7 @@ fn command(host: &SharedHost, spec: &InstanceSpec) -> Result<(SharedCommand, Vec
     command.file(format!("identity/{}", services::KEYS_FILE), 0o600, keys.to_string().into_bytes());
     let mut published = Vec::new();
     inner.network.forwards.clear();
+    inner.network.peers.clear();
     for (port, wanted) in command.ports().to_vec().into_iter().zip(&spec.network.forwards) {
         let outer = outer_port(wanted)?;
         published.push(PortForward { host: outer.into(), ..*wanted });
@@ -164,10 +165,12 @@ fn command(host: &SharedHost, spec: &InstanceSpec) -> Result<(SharedCommand, Vec
         command.forward(Forward { protocol, host: outer, port });
         let here = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
         inner.network.forwards.push(PortForward { host: here, ..*wanted });
+        // QEMU connects in its own name.
+        inner.network.peers.push(firewall::stand_in(outer.into()));
     }
     let specification = command.file("instance.json", 0o600, serde_json::to_vec(&inner)?);
     command.arg(specification.to_string_lossy());
-    Ok((command, published))
+    Ok((command, published, Plugs::of(&inner)))
 }
 
 /// Where QEMU shall listen for a published port. It can't tell which port it took, so a free one is found for it.

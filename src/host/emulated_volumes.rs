@@ -9,15 +9,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::event::{Control, Event, VolumeChange};
 use super::running::StartError;
-use super::spec::VolumeSpec;
+use super::spec::{InstanceSpec, VolumeSpec};
 use crate::emulate::{Cache, Drive, Running, SharedCommand, SharedHost};
 use crate::storage::VolumePaths;
 
 /// The command inside that holds drives until its standard input ends.
 pub const HOLD: &str = "hold";
 
-/// What an instance has plugged in beside what it was started with.
-#[derive(Default)]
+/// What an instance has plugged in.
 pub(super) struct Plugs {
     state: Mutex<State>,
 }
@@ -26,11 +25,19 @@ pub(super) struct Plugs {
 struct State {
     /// By volume; the drives go with it.
     held: HashMap<String, Vec<Running>>,
+    /// By volume, the drives of the layer that it is written to.
+    tops: HashMap<String, VolumePaths>,
     /// Detachments whose answer is not there yet.
     detaching: HashMap<u64, String>,
 }
 
 impl Plugs {
+    /// Those of an instance as it is specified inside.
+    pub fn of(inner: &InstanceSpec) -> Self {
+        let tops = std::iter::once(&inner.root).chain(&inner.volumes).map(|v| (v.volume_id.clone(), v.top.clone()));
+        Plugs { state: Mutex::new(State { tops: tops.collect(), ..State::default() }) }
+    }
+
     /// Do outside what a change needs, and pass it on with `inner`; what can't be done is answered with `tell`. It takes a moment, so
     /// it is done on a thread.
     pub fn change(
@@ -60,6 +67,7 @@ impl Plugs {
             && succeeded
         {
             state.held.remove(&volume_id);
+            state.tops.remove(&volume_id);
         }
     }
 
@@ -68,26 +76,36 @@ impl Plugs {
             VolumeChange::Attach { mut volume } => {
                 let mut command = host.command([HOLD], 0)?;
                 plug(&mut command, &mut volume);
-                let running = command.start()?;
-                self.lock().held.entry(volume.volume_id.clone()).or_default().push(running);
+                self.hold(&volume.volume_id, command.start()?, &volume.top);
                 Ok(VolumeChange::Attach { volume })
             }
             VolumeChange::Snapshot { volume_id, above, size } => {
                 above.preallocate(size)?;
                 let mut command = host.command([HOLD], 0)?;
                 let above = layer(&mut command, &above, false, Cache::Writeback);
-                let running = command.start()?;
-                self.lock().held.entry(volume_id.clone()).or_default().push(running);
+                self.hold(&volume_id, command.start()?, &above);
                 Ok(VolumeChange::Snapshot { volume_id, above, size })
             }
             VolumeChange::Detach { volume_id, force } => {
                 self.lock().detaching.insert(id, volume_id.clone());
                 Ok(VolumeChange::Detach { volume_id, force })
             }
-            VolumeChange::Grow { .. } => {
-                Err("in the emulated host a volume can't grow while it is in use: stop the instance first".into())
+            VolumeChange::Grow { volume_id, size, .. } => {
+                let state = self.lock();
+                let top = state.tops.get(&volume_id).ok_or_else(|| format!("{volume_id} is not attached"))?;
+                let (data, map) = VolumePaths::file_sizes(size)?;
+                host.resize(&top.data, data)?;
+                host.resize(&top.map, map)?;
+                let drives = vec![top.data.clone(), top.map.clone()];
+                Ok(VolumeChange::Grow { volume_id, size, drives })
             }
         }
+    }
+
+    fn hold(&self, volume_id: &str, running: Running, top: &VolumePaths) {
+        let mut state = self.lock();
+        state.held.entry(volume_id.to_owned()).or_default().push(running);
+        state.tops.insert(volume_id.to_owned(), top.clone());
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -5,12 +5,13 @@
 //! [`Event::Warning`], so that a broken stream is seen.
 
 use std::io::{self, BufRead, Read, Write};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::spec::{PortForward, VolumeSpec};
+use super::spec::{PortForward, SecurityGroups, VolumeSpec};
 use super::stage::Stage;
 use crate::imds::LogEntry;
 use crate::storage::VolumePaths;
@@ -52,7 +53,7 @@ pub enum Event {
         /// A line per vCPU.
         lines: Vec<String>,
     },
-    /// The answer to a [`Control::Volume`].
+    /// The answer to a [`Control::Volume`] or [`Control::SecurityGroups`].
     Answer {
         /// Of the order.
         id: u64,
@@ -106,6 +107,13 @@ pub enum Control {
         #[serde(with = "crate::ec2::base64_bytes")]
         data: Vec<u8>,
     },
+    /// Filter by these from now on; answered.
+    SecurityGroups {
+        /// To know the answer by.
+        id: u64,
+        /// The groups.
+        groups: SecurityGroups,
+    },
     /// Ask the guest's kernel to write its dirty pages, by the magic SysRq key on the serial line.
     Sync,
     /// Change something about a volume; answered by [`Event::Answer`].
@@ -144,6 +152,8 @@ pub enum VolumeChange {
         volume_id: String,
         /// To this many bytes.
         size: u64,
+        /// Inside the emulated host: the drives that hold it, which are larger already.
+        drives: Vec<PathBuf>,
     },
     /// Freeze what a volume holds, and go on in a new layer.
     Snapshot {

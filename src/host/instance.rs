@@ -42,19 +42,17 @@ pub fn run(
     let volumes = Arc::new(volumes);
     let console = Console::new(tell.clone(), orders);
     let present = Arc::new(Mutex::new(Present::default()));
-    let obeying = {
-        let (present, console, tell, volumes) = (present.clone(), console.clone(), tell.clone(), volumes.clone());
-        std::thread::Builder::new()
-            .name("orders".into())
-            .spawn(move || obey(&controls, &present, &console, &volumes, &tell))
-    };
-    let end = match obeying {
-        Err(error) => failed(&error),
-        Ok(_) => {
-            let life = Life { spec, volumes: &volumes, tell: &tell, console: &console, present: &present };
-            boots(&life, groundwork).unwrap_or_else(|error| failed(&*error))
-        }
-    };
+    let lived = Services::new(spec, &tell).map(Arc::new).and_then(|services| {
+        let obedient = (present.clone(), console.clone(), tell.clone(), volumes.clone(), services.clone());
+        std::thread::Builder::new().name("orders".into()).spawn(move || {
+            let (present, console, tell, volumes, services) = obedient;
+            obey(&controls, &present, &console, &volumes, &services, &tell);
+        })?;
+        let life =
+            Life { spec, volumes: &volumes, services: &services, tell: &tell, console: &console, present: &present };
+        boots(&life, groundwork)
+    });
+    let end = lived.unwrap_or_else(|error| failed(&*error));
     console.flush();
     for text in volumes.close() {
         tell(Event::Warning { text });
@@ -77,6 +75,7 @@ pub(super) fn failed(error: &(dyn Error + 'static)) -> End {
 struct Life<'a> {
     spec: &'a InstanceSpec,
     volumes: &'a Arc<Volumes>,
+    services: &'a Services,
     tell: &'a Tell,
     console: &'a Console,
     present: &'a Mutex<Present>,
@@ -84,12 +83,11 @@ struct Life<'a> {
 
 /// Boot the guest again and again, until it powers off or something else ends it.
 fn boots(life: &Life<'_>, mut groundwork: Option<Groundwork>) -> Result<End, StartError> {
-    let Life { spec, tell, console, present, .. } = life;
-    let services = Services::new(spec, tell)?;
+    let Life { tell, console, present, .. } = life;
     let mut first = true;
     let mut triple_faults = 0;
     loop {
-        let exit = match boot(life, &services, first, groundwork.take())? {
+        let exit = match boot(life, first, groundwork.take())? {
             None => return Ok(End::Stopped),
             Some((exit, lived)) => {
                 triple_faults = if exit == Exit::TripleFault && lived < SHORT_LIFE { triple_faults + 1 } else { 0 };
@@ -125,13 +123,8 @@ fn boots(life: &Life<'_>, mut groundwork: Option<Groundwork>) -> Result<End, Sta
 }
 
 /// Build a machine and run it once. `None` if it was stopped before it started.
-fn boot(
-    life: &Life<'_>,
-    services: &Services,
-    first: bool,
-    groundwork: Option<Groundwork>,
-) -> Result<Option<(Exit, Duration)>, StartError> {
-    let Life { spec, volumes, tell, console, present } = life;
+fn boot(life: &Life<'_>, first: bool, groundwork: Option<Groundwork>) -> Result<Option<(Exit, Duration)>, StartError> {
+    let Life { spec, volumes, services, tell, console, present } = life;
     let files = bootfiles::find(&spec.boot, &volumes.root(), first)?;
     let network = services.network(spec)?;
     let machine = Machine::new(MachineConfig {
@@ -196,6 +189,7 @@ fn obey(
     present: &Mutex<Present>,
     console: &Console,
     volumes: &Arc<Volumes>,
+    services: &Services,
     tell: &Tell,
 ) {
     loop {
@@ -239,6 +233,10 @@ fn obey(
                 machine.serial_input(&data);
             }
             (Control::Sync, Some(machine)) => machine.serial_sysrq(b's'),
+            (Control::SecurityGroups { id, groups }, _) => {
+                services.set_groups(&groups);
+                tell(Event::Answer { id, error: None });
+            }
             (Control::Volume { id, change }, machine) => volumes.change(id, change, machine.clone(), tell),
             (Control::Describe, Some(machine)) => {
                 tell(Event::Vcpus { lines: machine.describe_vcpus(ANSWER) });

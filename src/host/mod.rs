@@ -9,6 +9,7 @@ pub mod control;
 pub mod emulated;
 pub mod emulated_volumes;
 pub mod event;
+pub mod firewall;
 mod instance;
 mod judge;
 pub mod logs;

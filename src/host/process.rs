@@ -347,6 +347,11 @@ impl Process {
                 self.asking.insert(self.questions, (peer, id));
                 orders(Control::Volume { id: self.questions, change });
             }
+            Said::Message(Message::Ask { id, request: Request::SecurityGroups { groups } }) => {
+                self.questions += 1;
+                self.asking.insert(self.questions, (peer, id));
+                orders(Control::SecurityGroups { id: self.questions, groups });
+            }
             Said::Message(Message::Ask { id, request: Request::FetchLogs }) => {
                 self.fetching.push((peer, id));
                 self.fetch_until = Some(Instant::now() + SYNC * self.patience);

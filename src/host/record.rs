@@ -15,6 +15,8 @@ use super::event::write_line;
 pub const CONSOLE_LOG: &str = "console.log";
 /// A [`LogEntry`](crate::imds::LogEntry) a line.
 pub const IMDS_LOG: &str = "imds.jsonl";
+/// What the user should know, a line each.
+pub const NOTICES_LOG: &str = "notices.log";
 /// A stage with its time a line.
 pub const STAGES_LOG: &str = "stages.jsonl";
 
@@ -27,6 +29,9 @@ pub struct Recorder {
     console: BoundedFile,
     imds: BoundedFile,
     stages: BoundedFile,
+    /// Opened when there is something to say: most instances have nothing.
+    notices: Option<BoundedFile>,
+    directory: PathBuf,
 }
 
 impl Recorder {
@@ -37,6 +42,8 @@ impl Recorder {
             console: BoundedFile::open(directory.join(CONSOLE_LOG))?,
             imds: BoundedFile::open(directory.join(IMDS_LOG))?,
             stages: BoundedFile::open(directory.join(STAGES_LOG))?,
+            notices: None,
+            directory: directory.to_owned(),
         })
     }
 
@@ -48,6 +55,16 @@ impl Recorder {
     /// A metadata request.
     pub fn imds(&mut self, entry: &impl Serialize) -> io::Result<()> {
         write_line(&mut self.imds, entry)
+    }
+
+    /// Something that the user should know.
+    pub fn notice(&mut self, text: &str) -> io::Result<()> {
+        let file = match &mut self.notices {
+            Some(file) => file,
+            none => none.insert(BoundedFile::open(self.directory.join(NOTICES_LOG))?),
+        };
+        let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
+        file.write_all(format!("{now} {}\n", text.replace('\n', " ")).as_bytes())
     }
 
     /// A stage.

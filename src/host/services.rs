@@ -9,14 +9,15 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::event::Event;
+use super::firewall::Firewall;
 use super::instance::Tell;
 use super::running::StartError;
-use super::spec::{self, HOST_ALIAS, InstanceSpec};
+use super::spec::{self, HOST_ALIAS, InstanceSpec, SecurityGroups};
 use super::stage::Stage;
 use crate::ec2::network::{DNS_ADDRESS, IMDS_ADDRESS, Ipv4Cidr, NTP_ADDRESS, private_host_name};
 use crate::imds::Connection;
 use crate::imds::IdentityKeys;
-use crate::imds::{Service, system_clock};
+use crate::imds::{Metadata, SecurityGroup, Service, system_clock};
 use crate::net::{NetConfig, Network, PortForward, Protocol, SessionState, StreamService, StreamSession};
 
 /// As in a VPC.
@@ -31,6 +32,9 @@ pub const KEYS_FILE: &str = "keys.pem";
 /// The services of one instance.
 pub(super) struct Services {
     imds: Arc<Service>,
+    /// What it shows.
+    metadata: Mutex<Metadata>,
+    firewall: Arc<Firewall>,
     tell: Tell,
     /// The ports that the first boot's network took: the next ones keep them.
     published: Mutex<Option<Vec<spec::PortForward>>>,
@@ -60,7 +64,27 @@ impl Services {
         let log = tell.clone();
         let imds = Service::new(spec.metadata.clone(), Some(provider), system_clock())
             .with_log(move |entry| log(Event::Imds { entry }));
-        Ok(Services { imds: Arc::new(imds), tell: tell.clone(), published: Mutex::default() })
+        let metadata = Mutex::new(spec.metadata.clone());
+        Ok(Services {
+            imds: Arc::new(imds),
+            metadata,
+            firewall: Arc::new(Firewall::new(&spec.network, tell.clone())),
+            tell: tell.clone(),
+            published: Mutex::default(),
+        })
+    }
+
+    /// Filter by these groups from now on, and show them. Flows that are there go on.
+    pub fn set_groups(&self, set: &SecurityGroups) {
+        let mut metadata = self.metadata.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.firewall.set(set) {
+            return;
+        }
+        let named = set.groups.iter().map(|g| SecurityGroup { id: g.group_id.clone(), name: g.group_name.clone() });
+        if let Some(interface) = metadata.network_interfaces.first_mut() {
+            interface.security_groups = named.collect();
+        }
+        self.imds.update(&metadata);
     }
 
     /// A network for one boot.
@@ -93,6 +117,7 @@ impl Services {
             ntp: Some(NTP_ADDRESS),
             services: vec![(SocketAddrV4::new(IMDS_ADDRESS, 80), Arc::new(Imds(self.imds.clone())))],
             on_lease: Some(Arc::new(leased)),
+            gate: Some(self.firewall.clone()),
             host_alias: of.host_loopback.map(|to| (HOST_ALIAS, to)),
         })?;
         if published.is_none() {

@@ -149,7 +149,10 @@ impl Session {
             }
             Event::Answer { id, error } => self.ready.push_back(Update::Answer(Answer { id, error })),
             Event::Published { forwards } => self.ready.push_back(Update::Published(forwards)),
-            Event::Warning { text } => self.ready.push_back(Update::Warning(text)),
+            Event::Warning { text } => {
+                self.keep(|recorder| recorder.notice(&text));
+                self.ready.push_back(Update::Warning(text));
+            }
             Event::Vcpus { lines } => self.ready.push_back(Update::Vcpus(lines)),
             Event::Ended { end } => {
                 if end == End::PowerOff {

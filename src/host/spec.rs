@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::boot::plan::BootPlan;
+use crate::ec2::security_group::SecurityGroup;
+use crate::ec2::volume_types::{Performance, Provisioned};
 use crate::imds::Metadata;
 use crate::storage::{Chain, VolumePaths};
 
@@ -34,6 +36,9 @@ pub struct InstanceSpec {
     pub network: NetworkSpec,
     /// What the metadata service tells.
     pub metadata: Metadata,
+    /// Whether the volumes have limits.
+    #[serde(default)]
+    pub limits: Option<LimitsSpec>,
     /// A directory with the keys that sign the identity document; made there when they are first needed.
     pub identity_keys: PathBuf,
 }
@@ -53,6 +58,16 @@ pub struct VolumeSpec {
     pub top: VolumePaths,
     /// Whether flushes may do nothing.
     pub throw_away: bool,
+    /// What is asked of it; it counts where the instance has [limits](InstanceSpec::limits).
+    #[serde(default)]
+    pub provisioned: Provisioned,
+}
+
+/// That an instance's volumes are as fast as EC2's, and no faster.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LimitsSpec {
+    /// All of them together, if that is known of the instance's type.
+    pub instance: Option<Performance>,
 }
 
 /// The root volume's slot: in front of the NIC's, as on Nitro.
@@ -110,6 +125,22 @@ pub struct NetworkSpec {
     pub forwards: Vec<PortForward>,
     /// What the guest reaches at [`HOST_ALIAS`], if anything.
     pub host_loopback: Option<IpAddr>,
+    /// What filters it.
+    #[serde(default)]
+    pub groups: SecurityGroups,
+    /// Who peers of the published ports are taken for, in the order of those, where their addresses can't be seen: in the emulated
+    /// host. Empty elsewhere.
+    #[serde(default)]
+    pub peers: Vec<IpAddr>,
+}
+
+/// The security groups of an instance, with all that they say.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecurityGroups {
+    /// Of two, the one with the higher number is the newer.
+    pub version: u64,
+    /// One to five.
+    pub groups: Vec<SecurityGroup>,
 }
 
 /// The address at which a guest reaches this machine's loopback, if that is allowed.

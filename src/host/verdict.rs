@@ -110,10 +110,16 @@ fn this_boot(log: &str) -> &str {
     &log[start..]
 }
 
-/// What was written since cloud-init's final stage began, in which scripts run; all of it if it did not get there.
+/// What was written in cloud-init's final stage, in which scripts run; all of it if it did not get there. From version 24.3 on all
+/// stages are one process, and what earlier ones have left in its buffers comes after its farewell.
 fn final_stage(output: &str) -> &str {
     let start = output.rfind(" running 'modules:final' at ").and_then(|at| Some(at + output[at..].find('\n')? + 1));
-    &output[start.unwrap_or(0)..]
+    let stage = &output[start.unwrap_or(0)..];
+    let end = stage.match_indices("Cloud-init v. ").find(|(at, _)| {
+        let line = stage[*at..].lines().next().unwrap_or_default();
+        line.contains(" finished at ") && (*at == 0 || stage[..*at].ends_with('\n'))
+    });
+    &stage[..end.map_or(stage.len(), |(at, _)| at)]
 }
 
 /// `{"v1": {"datasource": "DataSourceEc2Local", "errors": ["…"]}}`

@@ -65,6 +65,9 @@ fn the_last_lines_are_the_final_stage_s() {
     let output = "Cloud-init v. 22.4.2 running 'modules:config' at x\nkey art\nCloud-init v. 22.4.2 running 'modules:final' at x\nmine\n";
     assert_eq!(judge(&files(OK, &log_of(""), output)).last_lines, ["mine"]);
     assert_eq!(judge(&files(OK, &log_of(""), "early\n")).last_lines, ["early"]);
+    // Since version 24.3, what `ssh-keygen` wrote in an earlier stage.
+    let late = output.to_owned() + "Cloud-init v. 25.1.4 finished at x. Up 9 seconds\nGenerating key pair.\n|  art |\n";
+    assert_eq!(judge(&files(OK, &log_of(""), &late)).last_lines, ["mine"]);
 }
 
 #[test]

@@ -4,13 +4,15 @@
 //! time on a thread of their own: a guest may take its time to let go of a volume, and orders must not wait for that.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::event::End;
 use super::event::{Event, VolumeChange};
 use super::instance::{Tell, failed};
 use super::running::StartError;
 use super::spec::{InstanceSpec, VOLUME_SLOTS, VolumeSpec};
+use crate::boot::Disk;
+use crate::storage::limits::{InstanceLimits, Limited, Limits};
 use crate::storage::{LiveVolume, OpenMode};
 use crate::vmm::config::{VolumeConfig, VolumeIdentity};
 use crate::vmm::machine::MachineHandle;
@@ -21,13 +23,19 @@ const DETACH: Duration = Duration::from_secs(30);
 struct Attached {
     spec: VolumeSpec,
     volume: Arc<LiveVolume>,
+    limits: Option<Arc<Limits>>,
 }
 
+/// What an instance's volumes share.
+struct Shared(Option<Arc<InstanceLimits>>);
+
 impl Attached {
-    fn open(spec: VolumeSpec) -> Result<Self, StartError> {
+    fn open(spec: VolumeSpec, shared: Option<&Shared>) -> Result<Self, StartError> {
         let mode = if spec.throw_away { OpenMode::ThrowAway } else { OpenMode::ReadWrite };
         let volume = Arc::new(spec.chain.open_volume(&spec.top, mode)?);
-        Ok(Attached { spec, volume })
+        let performance = spec.provisioned.performance(Disk::size(&*volume));
+        let limits = shared.map(|shared| Arc::new(Limits::new(performance, shared.0.clone(), Instant::now())));
+        Ok(Attached { spec, volume, limits })
     }
 
     /// `root`: the device name goes without `/dev/` into the identity of what was there at launch.
@@ -40,7 +48,10 @@ impl Attached {
                 volume_id: self.spec.volume_id.clone(),
                 device_name: device_name.to_owned(),
             },
-            backend: self.volume.clone(),
+            backend: match &self.limits {
+                Some(limits) => Arc::new(Limited::new(self.volume.clone(), limits.clone())),
+                None => self.volume.clone(),
+            },
         }
     }
 }
@@ -48,6 +59,8 @@ impl Attached {
 /// All volumes of an instance.
 pub(super) struct Volumes {
     root: Arc<LiveVolume>,
+    /// If they have limits.
+    shared: Option<Shared>,
     /// The root volume first.
     attached: Mutex<Vec<Attached>>,
     /// Held while one change is made.
@@ -57,12 +70,19 @@ pub(super) struct Volumes {
 impl Volumes {
     /// Open them, alone.
     pub fn open(spec: &InstanceSpec) -> Result<Self, StartError> {
-        let root = Attached::open(spec.root.clone())?;
+        let limits = |performance| Arc::new(InstanceLimits::new(performance, Instant::now()));
+        let shared = spec.limits.map(|of| Shared(of.instance.map(limits)));
+        let root = Attached::open(spec.root.clone(), shared.as_ref())?;
         let mut attached = vec![root];
         for volume in &spec.volumes {
-            attached.push(Attached::open(volume.clone())?);
+            attached.push(Attached::open(volume.clone(), shared.as_ref())?);
         }
-        Ok(Volumes { root: attached[0].volume.clone(), attached: Mutex::new(attached), changing: Mutex::default() })
+        Ok(Volumes {
+            root: attached[0].volume.clone(),
+            shared,
+            attached: Mutex::new(attached),
+            changing: Mutex::default(),
+        })
     }
 
     /// The root volume.
@@ -108,9 +128,17 @@ impl Volumes {
         match change {
             VolumeChange::Attach { volume } => self.attach(volume, machine),
             VolumeChange::Detach { volume_id, force } => self.detach(&volume_id, force, machine),
-            VolumeChange::Grow { volume_id, size } => {
+            VolumeChange::Grow { volume_id, size, drives } => {
                 let (volume, slot) = self.find(&volume_id)?;
+                drives.iter().try_for_each(|drive| crate::emulate::rescan(drive))?;
                 volume.grow(size)?;
+                let attached = self.lock();
+                if let Some(Attached { spec, limits: Some(limits), .. }) =
+                    attached.iter().find(|attached| attached.spec.volume_id == volume_id)
+                {
+                    limits.set(spec.provisioned.performance(size), Instant::now());
+                }
+                drop(attached);
                 match machine {
                     Some(machine) => Ok(machine.resized(slot)?),
                     None => Ok(()),
@@ -124,7 +152,7 @@ impl Volumes {
         if self.find(&spec.volume_id).is_ok() {
             return Ok(());
         }
-        let mut attached = Attached::open(spec)?;
+        let mut attached = Attached::open(spec, self.shared.as_ref())?;
         if let Some(machine) = machine {
             // A slot whose volume was taken away by force is not free before the guest has said so. Any other does as well; the
             // next boot has the recorded one.

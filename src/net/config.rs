@@ -44,6 +44,41 @@ pub struct NetConfig {
     pub host_alias: Option<(Ipv4Addr, IpAddr)>,
     /// Called, on the NIC's thread, each time that the guest's lease is acknowledged. It must not wait.
     pub on_lease: Option<Arc<dyn Fn() + Send + Sync>>,
+    /// Asked about each new flow through a host socket; without it all may pass. What is answered here, at the addresses of the
+    /// gateway, the resolver, the time server and the services, is never asked about.
+    pub gate: Option<Arc<dyn Gate>>,
+}
+
+/// A flow that is about to begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NewFlow {
+    /// From the guest to the outside.
+    Out {
+        /// Which protocol.
+        protocol: Protocol,
+        /// Where to.
+        to: SocketAddrV4,
+    },
+    /// An echo request of the guest's (ICMP type 8, code 0).
+    Echo {
+        /// To whom.
+        to: Ipv4Addr,
+    },
+    /// From the host through a forward.
+    In {
+        /// Which; its host address is the one that was taken.
+        forward: PortForward,
+        /// Who.
+        from: SocketAddr,
+    },
+}
+
+/// Decides about flows. What follows on a flow that was let through is not asked about, either way; what belongs to one that was not
+/// is dropped without an answer.
+pub trait Gate: Send + Sync {
+    /// Whether the flow may begin. Called on the NIC's thread, and again for each attempt of the guest's or a peer's: it must not
+    /// wait.
+    fn admits(&self, flow: &NewFlow) -> bool;
 }
 
 impl NetConfig {
@@ -105,7 +140,7 @@ pub enum Protocol {
 }
 
 /// A port of the host that leads to a port of the guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PortForward {
     /// What is forwarded.
     pub protocol: Protocol,

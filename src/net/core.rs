@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use super::config::NetConfig;
+use super::config::{NetConfig, NewFlow};
 use super::outbox::Outbox;
 use super::slab::Key;
 
@@ -89,6 +89,11 @@ impl Core {
         } else {
             Route::Host(SocketAddr::new(IpAddr::V4(ip), to.port()))
         }
+    }
+
+    /// Whether a flow may begin.
+    pub fn admits(&self, flow: &NewFlow) -> bool {
+        self.config.gate.as_ref().is_none_or(|gate| gate.admits(flow))
     }
 
     /// The guest's address.

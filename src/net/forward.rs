@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::config::{NetError, PortForward, Protocol};
+use super::config::{NetError, NewFlow, PortForward, Protocol};
 use super::core::Core;
+use super::held::Held;
 use super::host;
 use super::slab::{Key, Kind, Slab};
 use super::tcp::TcpFlows;
@@ -33,6 +34,8 @@ pub(crate) struct Forwards {
     /// UDP peers: a gateway's port for each.
     peers: Slab<Peer>,
     index: HashMap<(usize, SocketAddr), Key>,
+    /// TCP connections that may not enter.
+    held: Held,
 }
 
 struct Listener {
@@ -64,7 +67,7 @@ impl Forwards {
             let host = host::local_address(&fd).unwrap_or(forward.host);
             listeners.push(Listener { forward: PortForward { host, ..*forward }, fd, armed: None });
         }
-        Ok(Forwards { listeners, peers: Slab::new(Kind::Peer, PEERS), index: HashMap::new() })
+        Ok(Forwards { listeners, peers: Slab::new(Kind::Peer, PEERS), index: HashMap::new(), held: Held::default() })
     }
 
     /// The forwards with the ports that they really have.
@@ -77,9 +80,15 @@ impl Forwards {
         let index = key.index();
         for _ in 0..BURST {
             let Some(listener) = self.listeners.get(index) else { return };
-            let guest_port = listener.forward.guest_port;
-            let taken = match listener.forward.protocol {
-                Protocol::Tcp => host::accept(&listener.fd).map(|fd| tcp.forward(core, fd, guest_port)),
+            let forward = listener.forward;
+            let guest_port = forward.guest_port;
+            let taken = match forward.protocol {
+                Protocol::Tcp => host::accept(&listener.fd).map(|(fd, from)| match from {
+                    Some(from) if !core.admits(&NewFlow::In { forward, from }) => {
+                        self.held.hold(core, fd, forward, from);
+                    }
+                    _ => tcp.forward(core, fd, guest_port),
+                }),
                 Protocol::Udp => host::receive_from(&listener.fd, scratch).map(|(length, from)| {
                     let payload = scratch.get(..length).unwrap_or_default();
                     self.datagram(core, index, from, guest_port, payload);
@@ -125,6 +134,10 @@ impl Forwards {
         let key = match self.index.get(&(listener, address)) {
             Some(&key) => key,
             None => {
+                let forward = self.listeners.get(listener)?.forward;
+                if !core.admits(&NewFlow::In { forward, from: address }) {
+                    return None;
+                }
                 if self.peers.is_full()
                     && let Some(idlest) = self.peers.sample_min(|peer| peer.deadline)
                 {
@@ -163,10 +176,21 @@ impl Forwards {
         true
     }
 
+    /// The time for another look at connections that may not enter.
+    pub fn retry(&mut self, core: &mut Core, tcp: &mut TcpFlows, at: Instant) {
+        self.held.expire(core, tcp, at);
+    }
+
+    #[cfg(test)]
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
     /// When the owner's current timer goes off; `None` if there is no such owner or timer.
     pub fn armed(&self, key: Key) -> Option<Instant> {
         match key.kind {
             Kind::Forward => self.listeners.get(key.index())?.armed,
+            Kind::Held => self.held.armed(),
             _ => self.peers.get(key)?.armed,
         }
     }

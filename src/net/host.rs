@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind, connect, ipproto, listen, recv, send,
@@ -82,11 +83,11 @@ pub(crate) fn udp_bind(at: SocketAddr) -> Result<OwnedFd, Errno> {
     Ok(fd)
 }
 
-/// Take the next connection of a listener.
-pub(crate) fn accept(listener: &OwnedFd) -> Result<OwnedFd, Errno> {
-    let fd = rustix::net::accept_with(listener, FLAGS)?;
+/// Take the next connection of a listener, and who made it.
+pub(crate) fn accept(listener: &OwnedFd) -> Result<(OwnedFd, Option<SocketAddr>), Errno> {
+    let (fd, from) = rustix::net::acceptfrom_with(listener, FLAGS)?;
     prepare_stream(&fd);
-    Ok(fd)
+    Ok((fd, from.and_then(|from| SocketAddr::try_from(from).ok())))
 }
 
 /// The outcome of a connection attempt, or an error that came later.
@@ -95,6 +96,14 @@ pub(crate) fn pending_error(fd: &OwnedFd) -> Option<Errno> {
         Ok(Ok(())) => None,
         Ok(Err(error)) | Err(error) => Some(error),
     }
+}
+
+/// Whether the other end has ended its direction of a stream, be there data before that or not.
+pub(crate) fn has_hung_up(fd: &OwnedFd) -> bool {
+    let mut polled = [PollFd::new(fd, PollFlags::RDHUP)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut polled, Some(&at_once)).is_ok()
+        && polled[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR)
 }
 
 /// Let the other end see a reset when `fd` is dropped.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
+use super::config::NewFlow;
 use super::core::{Core, Route};
 use super::host;
 use super::slab::{Key, Kind, Slab};
@@ -120,6 +121,7 @@ impl Pings {
         match core.route(SocketAddrV4::new(to, 7)) {
             Route::Local => reply(core, to, message),
             Route::Nowhere => unreachable(core, core.config.gateway_ip, Unreachable::Host, packet.packet),
+            Route::Host(_) if !self.is_known(message, to) && !core.admits(&NewFlow::Echo { to }) => {}
             Route::Host(SocketAddr::V4(address)) => {
                 if let Err(error) = self.forward(core, to, SocketAddr::V4(address), message) {
                     let why = Unreachable::from_errno(error);
@@ -148,6 +150,10 @@ impl Pings {
     /// The table is small, and pings are rare.
     fn find(&self, ident: [u8; 2], to: Ipv4Addr) -> Option<Key> {
         self.table.find(|ping| ping.ident == ident && ping.to == to)
+    }
+
+    fn is_known(&self, message: &[u8], to: Ipv4Addr) -> bool {
+        message.get(4..6).and_then(|ident| ident.try_into().ok()).is_some_and(|ident| self.find(ident, to).is_some())
     }
 
     fn open(&mut self, core: &mut Core, ident: [u8; 2], to: Ipv4Addr, address: SocketAddr) -> Result<Key, Errno> {

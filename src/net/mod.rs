@@ -7,7 +7,8 @@
 //! - [`stack`]: the frame's way to its part; epoll, timers.
 //! - [`arp`], [`dhcp`], [`names`], [`llmnr`], [`ntp`], [`ipv6`]: pure functions from message to message.
 //! - [`tcp`], [`flow`], [`session`]: TCP flows as smoltcp sockets, spliced to host sockets or sessions.
-//! - [`udp`], [`icmp`], [`dns`], [`forward`]: flows of datagrams, echo, forwarded queries, listeners.
+//! - [`udp`], [`icmp`], [`dns`], [`forward`], [`held`]: flows of datagrams, echo, forwarded queries, listeners, and connections
+//!   that may not enter.
 //! - [`outbox`]: the bounded queue to the guest, its buffer pool and the offloads.
 //! - [`fragments`], [`wire`], [`host`], [`core`], [`slab`], [`limits`]: what they share.
 //!
@@ -17,6 +18,10 @@
 //! declares unfinished or good is not), source addresses must be the guest's own, and every table, buffer and queue has
 //! a limit in its module. The guest can't reach the host's loopback, link-local or multicast addresses, nor other
 //! addresses of its subnet; what can't be reached is refused at once.
+//!
+//! # Filter
+//!
+//! A [`Gate`] is asked about each flow through a host socket when it begins, and about nothing else: what follows on it passes.
 //!
 //! # Cost
 //!
@@ -35,6 +40,7 @@ mod dns;
 mod flow;
 mod forward;
 mod fragments;
+mod held;
 mod host;
 mod icmp;
 mod ipv6;
@@ -50,7 +56,9 @@ mod tcp;
 mod udp;
 mod wire;
 
-pub use config::{NetConfig, NetError, PortForward, Protocol, SessionState, StreamService, StreamSession};
+pub use config::{
+    Gate, NetConfig, NetError, NewFlow, PortForward, Protocol, SessionState, StreamService, StreamSession,
+};
 pub use stack::Network;
 
 #[cfg(test)]

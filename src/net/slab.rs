@@ -17,6 +17,7 @@ pub(crate) enum Kind {
     Ping = 4,
     Forward = 5,
     Peer = 6,
+    Held = 7,
 }
 
 const GENERATIONS: u32 = (1 << 24) - 1;
@@ -44,6 +45,7 @@ impl Key {
             4 => Kind::Ping,
             5 => Kind::Forward,
             6 => Kind::Peer,
+            7 => Kind::Held,
             _ => return None,
         };
         Some(Key { kind, index: value as u32, generation: (value >> 32) as u32 & GENERATIONS })

@@ -97,6 +97,11 @@ impl Network {
     }
 
     #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        self.forwards.held()
+    }
+
+    #[cfg(test)]
     pub(crate) fn entries(&self) -> (usize, usize) {
         (self.core.timers.len(), self.core.blocked.len())
     }
@@ -279,7 +284,7 @@ impl Network {
                 let resolved = self.resolver.ready(core, key, event.flags, scratch);
                 self.resolved(resolved);
             }
-            Kind::Peer => {}
+            Kind::Peer | Kind::Held => {}
         }
     }
 
@@ -295,6 +300,7 @@ impl Network {
                 self.resolved(resolved);
             }
             Kind::Forward => self.forwards.resume(core, &mut self.tcp, key, scratch),
+            Kind::Held => self.forwards.retry(core, &mut self.tcp, at),
         }
     }
 
@@ -311,7 +317,7 @@ impl Network {
             Kind::Udp => udp.armed(key),
             Kind::Ping => pings.armed(key),
             Kind::Dns => resolver.armed(key),
-            Kind::Forward | Kind::Peer => forwards.armed(key),
+            Kind::Forward | Kind::Peer | Kind::Held => forwards.armed(key),
         };
         self.core.timers.retain(|at, key| armed(key) == Some(at));
         self.core.blocked.retain(|&key| tcp.is_blocked(key) || udp.is_blocked(key));

@@ -15,6 +15,7 @@ use smoltcp::iface::{Config, Interface, PollResult, SocketSet};
 use smoltcp::socket::tcp::{Socket, State};
 use smoltcp::wire::{HardwareAddress, IpAddress};
 
+use super::config::{NewFlow, Protocol};
 use super::core::{Core, Route};
 use super::flow::{Flow, FlowKey, HostPeer, LINGER, Peer};
 use super::host;
@@ -121,6 +122,7 @@ impl TcpFlows {
             Route::Nowhere => {
                 return unreachable(core, core.config.gateway_ip, Unreachable::Host, packet.packet);
             }
+            Route::Host(_) if !core.admits(&NewFlow::Out { protocol: Protocol::Tcp, to }) => return,
             Route::Host(_) if self.flows.is_full() => None,
             Route::Host(address) => match host::tcp_connect(address) {
                 Ok((fd, connected)) => Some(Peer::Host(HostPeer::new(fd, !connected, false))),

@@ -46,6 +46,7 @@ pub(crate) fn config() -> NetConfig {
         services: vec![(SocketAddrV4::new(IMDS, 80), Arc::new(Shout))],
         host_alias: Some((ALIAS, IpAddr::V4(Ipv4Addr::LOCALHOST))),
         on_lease: None,
+        gate: None,
     }
 }
 

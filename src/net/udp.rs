@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
+use super::config::{NewFlow, Protocol};
 use super::core::Core;
 use super::host;
 use super::icmp::{Unreachable, unreachable, unreachable_flow};
@@ -57,6 +58,7 @@ impl UdpFlows {
     ) {
         let key = match self.index.get(&(port, to)) {
             Some(&key) => Ok(key),
+            None if !core.admits(&NewFlow::Out { protocol: Protocol::Udp, to }) => return,
             None => self.open(core, (port, to), host),
         };
         let key = match key {

@@ -34,6 +34,12 @@ pub(super) fn put_image(tables: &Tables<'_>, image: &Image) -> Result<(), Region
     Ok(tables.set_needs(&image.image_id, image.layers().files())?)
 }
 
+/// What an image is made of now: it may have been deleted since it was looked up, or its layers merged.
+pub(super) fn layers_of(tables: &Tables<'_>, image_id: &str) -> Result<Layers, RegionError> {
+    let found = tables.find_images::<Image>(image_id)?.into_iter().find(|image| image.image_id == image_id);
+    Ok(found.ok_or_else(|| Ec2Error::image_not_found(image_id))?.layers())
+}
+
 impl Region {
     /// Make an AMI of a snapshot of an instance's root volume.
     ///
@@ -70,7 +76,7 @@ impl Region {
             },
         };
         super::step::reached("image: to be recorded");
-        self.add_image(&image)?;
+        let image = self.add_image(image, |tables| super::snapshots::layers_of(tables, &snapshot.snapshot_id))?;
         super::step::reached("image: recorded");
         Ok(image)
     }
@@ -80,9 +86,8 @@ impl Region {
         self.check_new_name(name)?;
         let mut copy =
             Image { image_id: IdKind::Image.generate(), name: name.to_owned(), creation_date: now(), ..image.clone() };
-        copy.amiable.layers = Some(image.layers());
-        self.add_image(&copy)?;
-        Ok(copy)
+        copy.amiable.layers = None;
+        self.add_image(copy, |tables| layers_of(tables, &image.image_id))
     }
 
     /// Write an AMI's disk to a new file. Answers the file's SHA-256.
@@ -102,15 +107,15 @@ impl Region {
         }
     }
 
-    fn add_image(&mut self, image: &Image) -> Result<(), RegionError> {
+    fn add_image(
+        &mut self,
+        mut image: Image,
+        layers: impl FnOnce(&Tables<'_>) -> Result<Layers, RegionError>,
+    ) -> Result<Image, RegionError> {
         self.store.transaction(|tables| {
-            // Something that it is made of may just have been deleted.
-            for file in image.layers().files() {
-                if !tables.is_needed(file)? {
-                    return Err(Ec2Error::new("InvalidSnapshot.NotFound", format!("{file} is gone")).into());
-                }
-            }
-            put_image(tables, image)
+            image.amiable.layers = Some(layers(tables)?);
+            put_image(tables, &image)?;
+            Ok(image)
         })
     }
 

@@ -10,6 +10,7 @@ use super::error::RegionError;
 use super::instances::put;
 use super::lock::InstanceLock;
 use super::model::{AttachmentState, Image, Instance, InstanceFacts, Layers, ShutdownBehavior, State, StateName, Tag};
+use super::security_groups::{groups_of, resolve};
 use super::specification::specification;
 use super::store::Tables;
 use super::volumes::{Places, new_volume, put_volume, volumes_of};
@@ -17,6 +18,8 @@ use super::{Region, now};
 use crate::ec2::ids::{self, IdKind};
 use crate::ec2::instance_types::{self, InstanceType};
 use crate::ec2::metadata_options::MetadataOptions;
+use crate::ec2::security_group::SecurityGroup;
+use crate::ec2::volume_types::Provisioned;
 use crate::ec2::{Ec2Error, network, tags, user_data};
 use crate::host::spec::{InstanceSpec, PortForward};
 use crate::storage::{OpenMode, Volume as VolumeFile};
@@ -37,12 +40,16 @@ pub struct LaunchRequest {
     pub metadata_options: MetadataOptions,
     /// Tags.
     pub tags: Vec<(String, String)>,
+    /// Names or ids of security groups; the default one if none is given.
+    pub security_groups: Vec<String>,
     /// The private address that is wanted; a free one if not said.
     pub private_ip: Option<Ipv4Addr>,
     /// Size of the root volume in bytes; the image's if not said.
     pub root_size: Option<u64>,
     /// Volumes beside the root volume.
     pub volumes: Vec<VolumeRequest>,
+    /// What is asked of all of these volumes.
+    pub provisioned: Provisioned,
     /// What a power-off by the guest means.
     pub shutdown_behavior: ShutdownBehavior,
     /// Whether it can't be terminated.
@@ -81,6 +88,8 @@ pub struct LaunchParameters {
     pub forwards: Vec<PortForward>,
     /// Whether the guest reaches this machine's loopback.
     pub host_loopback: bool,
+    /// Whether its volumes are no faster than EC2's.
+    pub limits: bool,
     /// A kernel instead of the image's.
     pub kernel: Option<PathBuf>,
     /// An initial RAM disk instead of the image's.
@@ -107,7 +116,7 @@ impl Region {
     ///
     /// # Errors
     /// EC2's codes for user-data above 16,384 bytes, tags, a root volume smaller than the image, an address that is not
-    /// free or not in the subnet.
+    /// free or not in the subnet, security groups that are not there.
     pub fn run_instances(&mut self, request: &LaunchRequest, count: u32) -> Result<Vec<Pending>, RegionError> {
         check(request, count)?;
         let reservation_id = IdKind::Reservation.generate();
@@ -118,18 +127,21 @@ impl Region {
         let (store, places) = (&mut self.store, Places { paths: &self.paths });
         let paths = &self.paths;
         let launched = store.transaction(|tables| {
+            let layers = super::images_made::layers_of(tables, &request.image.image_id)?;
+            let groups = resolve(tables, &request.security_groups)?;
             (0..count)
                 .map(|index| -> Result<Pending, RegionError> {
                     let (instance_id, volume_id) = (IdKind::Instance.generate(), IdKind::Volume.generate());
                     let address = address(tables, request.private_ip)?;
-                    let instance = record(request, &reservation_id, index, &instance_id, &volume_id, address)?;
+                    let mut instance = record(request, &reservation_id, index, &instance_id, &volume_id, address)?;
+                    instance.security_groups = groups.iter().map(SecurityGroup::identifier).collect();
                     // Before the record says that it is pending: nobody may take it for dead.
                     made.push((paths.instance(&instance_id), None));
                     let lock = lock(paths, &instance_id)?;
                     put(tables, &instance)?;
                     tables.put_launch(&instance_id, &request.parameters)?;
                     let size = request.root_size.unwrap_or(request.image.amiable.size_in_bytes);
-                    let mut volume = new_volume(&volume_id, size, layers.clone(), "");
+                    let mut volume = new_volume(&volume_id, size, layers.clone(), "", request.provisioned);
                     attach_root(&mut volume, &instance);
                     put_volume(tables, &volume)?;
                     super::step::reached("run: in the transaction");
@@ -140,7 +152,8 @@ impl Region {
                     let mut volumes = vec![volume];
                     for wanted in &request.volumes {
                         let volume_id = IdKind::Volume.generate();
-                        let mut volume = new_volume(&volume_id, wanted.size, Layers::default(), "");
+                        let mut volume =
+                            new_volume(&volume_id, wanted.size, Layers::default(), "", request.provisioned);
                         place(tables, &mut volume, &instance, wanted.device.as_deref(), true)?;
                         set_attachment(&mut volume, AttachmentState::Attached);
                         put_volume(tables, &volume)?;
@@ -150,7 +163,8 @@ impl Region {
                         volumes.push(volume);
                     }
                     let image = Some(&request.image);
-                    let spec = specification(places, &instance, &request.parameters, image, &volumes)?;
+                    let mut spec = specification(places, &instance, &request.parameters, image, &volumes)?;
+                    spec.network.groups = groups_of(tables, &instance)?;
                     Ok(Pending { instance, spec, lock })
                 })
                 .collect::<Result<Vec<_>, _>>()
@@ -192,7 +206,8 @@ impl Region {
             // What was begun and not ended is so now: what is attached is there when it starts.
             volumes.retain(|volume| volume.attachments.iter().all(|a| a.state != AttachmentState::Detaching));
             // What it boots is on its own volume by now.
-            let spec = specification(places, &instance, &parameters, None, &volumes)?;
+            let mut spec = specification(places, &instance, &parameters, None, &volumes)?;
+            spec.network.groups = groups_of(tables, &instance)?;
             Ok(Pending { instance, spec, lock })
         })
     }
@@ -213,9 +228,11 @@ impl Region {
             instance_type: of,
             metadata_options: instance.metadata_options,
             tags: instance.tags.iter().map(|tag| (tag.key.clone(), tag.value.clone())).collect(),
+            security_groups: instance.security_groups.iter().map(|group| group.group_id.clone()).collect(),
             private_ip: None,
             root_size: Some(root.amiable.size_in_bytes),
             volumes: Vec::new(),
+            provisioned: root.provisioned(),
             shutdown_behavior: instance.amiable.shutdown_behavior,
             termination_protection: false,
             emulated: instance.amiable.emulated,
@@ -274,6 +291,8 @@ fn check(request: &LaunchRequest, count: u32) -> Result<(), Ec2Error> {
         ));
     }
     let least = request.image.amiable.size_in_bytes;
+    request.provisioned.check(request.root_size.unwrap_or(least))?;
+    request.volumes.iter().try_for_each(|volume| request.provisioned.check(volume.size))?;
     match request.root_size {
         Some(size) if size < least => Err(Ec2Error::invalid_block_device_mapping(format!(
             "Volume of size {}MiB is smaller than snapshot of the image, expect size >= {}MiB",
@@ -313,6 +332,7 @@ fn record(
         architecture: request.image.architecture.clone(),
         tags: request.tags.iter().map(|(key, value)| Tag { key: key.clone(), value: value.clone() }).collect(),
         metadata_options: request.metadata_options,
+        security_groups: Vec::new(),
         amiable: InstanceFacts {
             published: request.parameters.forwards.clone(),
             emulated: request.emulated,

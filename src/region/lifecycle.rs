@@ -16,7 +16,7 @@ use super::error::RegionError;
 use super::instances::put;
 use super::launch::LaunchParameters;
 use super::model::{Instance, ShutdownBehavior, StateName, StateReason};
-use super::{Region, lock};
+use super::{Region, lock, security_groups};
 use crate::ec2::instance_types::InstanceType;
 use crate::ec2::{Ec2Error, user_data};
 use crate::host::control::Message;
@@ -26,7 +26,7 @@ use crate::host::process::Outcome;
 use crate::host::spec::PortForward;
 use crate::host::verdict::Verdict;
 
-/// What can be changed of a stopped instance, and (the last two) of any.
+/// What can be changed of a stopped instance, and (the last three) of any.
 #[derive(Clone, Debug, Default)]
 pub struct Modification {
     /// The instance type.
@@ -37,6 +37,8 @@ pub struct Modification {
     pub shutdown_behavior: Option<ShutdownBehavior>,
     /// Whether it can't be terminated.
     pub termination_protection: Option<bool>,
+    /// Names or ids of the security groups that it is to be in.
+    pub security_groups: Option<Vec<String>>,
 }
 
 fn by_user(text: &str) -> String {
@@ -89,6 +91,7 @@ impl Region {
                 self.delete_instance(id, reason)?;
             }
         }
+        self.remind_of_groups();
         Ok(())
     }
 
@@ -196,12 +199,14 @@ impl Region {
     /// Change an instance's attributes.
     ///
     /// # Errors
-    /// `IncorrectInstanceState` for the type and the user-data of one that is not stopped, as on EC2.
+    /// `IncorrectInstanceState` for the type and the user-data of one that is not stopped, as on EC2, and for the groups of one
+    /// that is terminated; `InvalidGroup.NotFound`.
     pub fn modify_instance(&mut self, instance_id: &str, change: Modification) -> Result<Instance, RegionError> {
         if let Some(Some(data)) = &change.user_data {
             user_data::check_size(data)?;
         }
-        self.store.transaction(|tables| {
+        let regroups = change.security_groups.is_some();
+        let instance = self.store.transaction(|tables| -> Result<Instance, RegionError> {
             let mut instance: Instance =
                 tables.instance(instance_id)?.ok_or_else(|| Ec2Error::instance_not_found(&[instance_id]))?;
             let needs_stop = change.instance_type.is_some() || change.user_data.is_some();
@@ -232,9 +237,20 @@ impl Region {
             if let Some(protection) = change.termination_protection {
                 instance.amiable.termination_protection = protection;
             }
+            if let Some(groups) = &change.security_groups {
+                if instance.state.name == StateName::Terminated {
+                    return Err(Ec2Error::incorrect_instance_state(instance_id, "modified").into());
+                }
+                security_groups::assign(tables, &mut instance, groups)?;
+            }
             put(tables, &instance)?;
             Ok(instance)
-        })
+        })?;
+        if regroups {
+            super::step::reached("modify: groups recorded");
+            self.tell_groups()?;
+        }
+        Ok(instance)
     }
 
     /// Say something to an instance's process; whether there is one that hears it.

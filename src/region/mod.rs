@@ -5,6 +5,7 @@
 mod attachments;
 pub mod capacity;
 pub mod error;
+mod folding;
 mod images;
 mod images_made;
 mod instances;
@@ -16,6 +17,7 @@ pub mod model;
 pub mod paths;
 pub mod process;
 mod prune;
+mod security_groups;
 mod snapshots;
 mod specification;
 mod step;

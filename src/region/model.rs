@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::boot::plan::BootPlan;
 use crate::ec2::metadata_options::MetadataOptions;
+use crate::ec2::security_group::GroupIdentifier;
+use crate::ec2::volume_types::VolumeType;
 use crate::host::spec::PortForward;
 use crate::host::verdict::Verdict;
 
@@ -103,6 +105,9 @@ pub struct Instance {
     pub root_device_name: String,
     /// `x86_64`
     pub architecture: String,
+    /// The groups that filter its traffic. Records of older versions name none: the default group.
+    #[serde(default)]
+    pub security_groups: Vec<GroupIdentifier>,
     /// Tags.
     pub tags: Vec<Tag>,
     /// How the metadata service answers.
@@ -250,7 +255,13 @@ pub struct Volume {
     pub availability_zone: String,
     /// `gp3`
     #[serde(default)]
-    pub volume_type: String,
+    pub volume_type: VolumeType,
+    /// I/O operations per second, where they are provisioned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iops: Option<u32>,
+    /// MiB/s, where they are provisioned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throughput: Option<u32>,
     /// ISO 8601.
     pub create_time: String,
     /// To what it is attached: one or none.

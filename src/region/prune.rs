@@ -59,9 +59,10 @@ impl Region {
         Ok(found)
     }
 
-    /// Delete what nothing refers to.
+    /// Delete what nothing refers to, and merge layers that nothing needs but the layer above them.
     pub fn prune(&mut self) -> Result<Pruned, RegionError> {
-        self.finish_snapshots()?;
+        let _no_snapshot = self.snapshot_lock()?;
+        self.finish_begun()?;
         let mut pruned = Pruned::default();
         for path in self.leftovers()? {
             pruned.bytes += bytes(&path);
@@ -72,6 +73,13 @@ impl Region {
                 source,
             })?;
             pruned.paths.push(path);
+        }
+        // What is in layers that only the next one needs.
+        let folded = self.fold()?;
+        pruned.bytes += folded.bytes;
+        for layer in &folded.layers {
+            let files = self.layer(layer);
+            pruned.paths.extend([files.data, files.map]);
         }
         Ok(pruned)
     }
@@ -100,6 +108,7 @@ fn bytes(path: &Path) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ec2::volume_types::Provisioned;
     use crate::region::paths::Paths;
 
     #[test]
@@ -107,7 +116,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let paths = Paths::under(home.path());
         let mut region = Region::open(paths.clone()).unwrap();
-        let kept = region.create_volume(Some(1 << 30), None, Vec::new()).unwrap().volume_id;
+        let kept = region.create_volume(Some(1 << 30), None, Vec::new(), Provisioned::default()).unwrap().volume_id;
         let file = |name: &str| paths.volumes().join(name);
         for name in ["vol-left.data", "vol-left.map", "vol-young.data", "notes.txt"] {
             fs::write(file(name), "x").unwrap();

@@ -16,9 +16,15 @@ use crate::storage::chain::{MOST_LAYERS, is_frozen};
 use crate::storage::{OpenMode, StorageError};
 
 /// Write a snapshot's record, and what it needs.
-fn put_snapshot(tables: &Tables<'_>, snapshot: &Snapshot) -> Result<(), RegionError> {
+pub(super) fn put_snapshot(tables: &Tables<'_>, snapshot: &Snapshot) -> Result<(), RegionError> {
     tables.put_snapshot(&snapshot.snapshot_id, &snapshot.volume_id, snapshot)?;
     Ok(tables.set_needs(&snapshot.snapshot_id, snapshot.amiable.layers.files())?)
+}
+
+/// What a snapshot is made of now: it may have been deleted since it was looked up, or its layers merged.
+pub(super) fn layers_of(tables: &Tables<'_>, snapshot_id: &str) -> Result<Layers, RegionError> {
+    let found = tables.find_snapshots::<Snapshot>(snapshot_id)?.into_iter().find(|s| s.snapshot_id == snapshot_id);
+    Ok(found.ok_or_else(|| Ec2Error::snapshot_not_found(snapshot_id))?.amiable.layers)
 }
 
 impl Region {
@@ -31,8 +37,10 @@ impl Region {
     ) -> Result<Snapshot, RegionError> {
         let _one_at_a_time = self.snapshot_lock()?;
         self.finish_begun()?;
+        self.make_room(volume_id, MOST_LAYERS)?;
         let snapshot_id = IdKind::Snapshot.generate();
-        let (volume, next) = self.store.transaction(|tables| -> Result<_, RegionError> {
+        // The layers change on the disk: the record that says to what must be there first.
+        let (volume, next) = self.store.durable_transaction(|tables| -> Result<_, RegionError> {
             let mut volume = read(tables, volume_id)?;
             let facts = &mut volume.amiable;
             if facts.next.is_some() {
@@ -40,7 +48,7 @@ impl Region {
                 return Err(Ec2Error::new("IncorrectState", text).into());
             }
             if facts.layers.frozen.len() + 1 >= MOST_LAYERS {
-                let text = format!("{volume_id} has as many snapshots below it as it can have ({MOST_LAYERS})");
+                let text = format!("{volume_id} has as many layers as it can have ({MOST_LAYERS})");
                 return Err(Ec2Error::new("SnapshotLimitExceeded", text).into());
             }
             let layer = format!("{volume_id}-{}", snapshot_id.trim_start_matches("snap-"));
@@ -97,7 +105,7 @@ impl Region {
     }
 
     /// Held while a snapshot is taken, or a leftover one is ended; dropped by the kernel with whoever held it.
-    fn snapshot_lock(&self) -> Result<File, RegionError> {
+    pub(super) fn snapshot_lock(&self) -> Result<File, RegionError> {
         let path = self.paths.state().join("snapshots.lock");
         let locked = File::options().write(true).create(true).truncate(false).open(&path).and_then(|file| {
             file.lock()?;
@@ -106,7 +114,7 @@ impl Region {
         locked.map_err(|source| RegionError::File { action: "lock", path: path.display().to_string(), source })
     }
 
-    fn finish_begun(&mut self) -> Result<(), RegionError> {
+    pub(super) fn finish_begun(&mut self) -> Result<(), RegionError> {
         let begun: Vec<Volume> = self.store.tables().volumes_in_change()?;
         for volume in begun {
             self.finish_snapshot(volume.current())?;

@@ -7,8 +7,9 @@ use super::model::{Image, Instance, Volume};
 use super::volumes::Places;
 use crate::ec2::Ec2Error;
 use crate::ec2::ids::{self, IdKind};
+use crate::ec2::volume_types::instance_performance;
 use crate::ec2::{instance_types, network};
-use crate::host::spec::{BootSpec, InstanceSpec, NetworkSpec};
+use crate::host::spec::{BootSpec, InstanceSpec, LimitsSpec, NetworkSpec, SecurityGroups};
 use crate::imds::{KeyPair, Metadata, NetworkInterface, Placement, SecurityGroup, block_device_mapping};
 
 /// All that the instance's process needs to know. With its image, what that boots counts; else its volume is looked at.
@@ -61,8 +62,14 @@ pub(super) fn specification(
             upstreams: super::capacity::resolvers(),
             forwards: parameters.forwards.clone(),
             host_loopback: parameters.host_loopback.then_some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            // Filled in from the store.
+            groups: SecurityGroups::default(),
+            peers: Vec::new(),
         },
         metadata: metadata(parameters, instance, address, &names)?,
+        limits: parameters.limits.then(|| LimitsSpec {
+            instance: of.ebs.limits.map(|(baseline, maximum)| instance_performance(baseline, maximum)),
+        }),
         identity_keys: paths.identity_keys(),
     })
 }
@@ -75,6 +82,14 @@ fn metadata(
     volumes: &[&str],
 ) -> Result<Metadata, Ec2Error> {
     let default = "default".to_owned();
+    let mut groups: Vec<SecurityGroup> = instance
+        .security_groups
+        .iter()
+        .map(|group| SecurityGroup { id: group.group_id.clone(), name: group.group_name.clone() })
+        .collect();
+    if groups.is_empty() {
+        groups.push(SecurityGroup { id: IdKind::SecurityGroup.derive(&default), name: default.clone() });
+    }
     let interface = NetworkInterface {
         id: instance.network_interface_id.clone(),
         mac: ids::mac_address(&instance.network_interface_id),
@@ -82,7 +97,7 @@ fn metadata(
         private_ipv4s: vec![address],
         private_dns_name: instance.private_dns_name.clone(),
         public: None,
-        security_groups: vec![SecurityGroup { id: IdKind::SecurityGroup.derive(&default), name: default.clone() }],
+        security_groups: groups,
         subnet_id: IdKind::Subnet.derive(&default),
         subnet_cidr: network::default_subnet(0),
         vpc_id: IdKind::Vpc.derive(&default),

@@ -13,6 +13,8 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+mod groups;
+
 /// The steps of the schema; step n makes version n + 1 of version n. Never change one that was released: add one.
 const MIGRATIONS: &[&str] = &["
     CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
@@ -59,6 +61,14 @@ const MIGRATIONS: &[&str] = &["
     INSERT INTO needs SELECT image_id, image_id FROM image;
     INSERT INTO needs SELECT volume_id, volume_id FROM volume;
     INSERT INTO needs SELECT volume_id, image_id FROM volume WHERE image_id IS NOT NULL;
+", "
+    CREATE TABLE security_group (
+        group_id TEXT PRIMARY KEY,
+        name     TEXT NOT NULL UNIQUE,
+        body     TEXT NOT NULL
+    ) STRICT;
+    -- Instances whose processes may not know the present rules, and the change that they have to be told of.
+    CREATE TABLE untold_groups (instance_id TEXT PRIMARY KEY, version INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 "];
 
 /// Why the store could not be used.
@@ -177,6 +187,18 @@ impl Store {
         let result = work(&Tables { connection: &transaction })?;
         transaction.commit().map_err(StoreError::from)?;
         Ok(result)
+    }
+
+    /// A [`transaction`](Self::transaction) that is on the disk when this returns, and all before it. Others may be lost in a power
+    /// failure; this one is for what must be known before something outside of the store happens that can't be undone.
+    pub fn durable_transaction<T, E: From<StoreError>>(
+        &mut self,
+        work: impl FnOnce(&Tables<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.connection.pragma_update(None, "synchronous", "FULL").map_err(StoreError::from)?;
+        let result = self.transaction(work);
+        self.connection.pragma_update(None, "synchronous", "NORMAL").map_err(StoreError::from)?;
+        result
     }
 
     /// The tables, for single reads and writes.

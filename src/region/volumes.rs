@@ -11,6 +11,7 @@ use super::store::Tables;
 use super::{Region, now};
 use crate::ec2::Ec2Error;
 use crate::ec2::ids::IdKind;
+use crate::ec2::volume_types::Provisioned;
 use crate::host::event::VolumeChange;
 use crate::host::spec::{ROOT_SLOT, VolumeSpec};
 use crate::storage::{Chain, OpenMode, VolumePaths};
@@ -28,6 +29,11 @@ impl Volume {
             self.amiable.slot = ROOT_SLOT;
         }
         self
+    }
+
+    /// What is asked of it.
+    pub fn provisioned(&self) -> Provisioned {
+        Provisioned { volume_type: self.volume_type, iops: self.iops, throughput: self.throughput }
     }
 
     /// The instance that it is attached to.
@@ -73,19 +79,28 @@ impl Places<'_> {
             chain: self.chain(&volume.amiable.layers),
             top: self.layer(&volume.amiable.top),
             throw_away,
+            provisioned: volume.provisioned(),
         }
     }
 }
 
 /// A volume as it is when it is made.
-pub(super) fn new_volume(volume_id: &str, size: u64, layers: Layers, snapshot_id: &str) -> Volume {
+pub(super) fn new_volume(
+    volume_id: &str,
+    size: u64,
+    layers: Layers,
+    snapshot_id: &str,
+    provisioned: Provisioned,
+) -> Volume {
     Volume {
         volume_id: volume_id.to_owned(),
         size: size.div_ceil(GIB),
         state: VolumeState::Available,
         snapshot_id: snapshot_id.to_owned(),
         availability_zone: ZONE.to_owned(),
-        volume_type: "gp3".to_owned(),
+        volume_type: provisioned.volume_type,
+        iops: provisioned.iops,
+        throughput: provisioned.throughput,
         create_time: now(),
         attachments: Vec::new(),
         tags: Vec::new(),
@@ -139,12 +154,13 @@ impl Region {
     /// Make a volume, empty or from a snapshot. Nothing is copied.
     ///
     /// # Errors
-    /// A size below the snapshot's; neither size nor snapshot.
+    /// A size below the snapshot's; neither size nor snapshot; what the type does not have.
     pub fn create_volume(
         &mut self,
         size: Option<u64>,
         snapshot: Option<&Snapshot>,
         tags: Vec<Tag>,
+        provisioned: Provisioned,
     ) -> Result<Volume, RegionError> {
         let least = snapshot.map(|snapshot| snapshot.amiable.size_in_bytes);
         let size = match (size.or(least), least) {
@@ -156,14 +172,19 @@ impl Region {
             }
             (Some(size), _) => size,
         };
+        provisioned.check(size)?;
         let volume_id = IdKind::Volume.generate();
         let layers = snapshot.map(|snapshot| snapshot.amiable.layers.clone()).unwrap_or_default();
         let from = snapshot.map_or("", |snapshot| &snapshot.snapshot_id);
-        let volume = Volume { tags, ..new_volume(&volume_id, size, layers, from) };
+        let mut volume = Volume { tags, ..new_volume(&volume_id, size, layers, from, provisioned) };
         self.make_folder(&self.paths.volumes())?;
-        let (chain, files) = (self.chain(&volume.amiable.layers), self.layer(&volume_id));
+        let (places, files) = (Places { paths: &self.paths }, self.layer(&volume_id));
         let made = self.store.transaction(|tables| -> Result<(), RegionError> {
+            if let Some(snapshot) = snapshot {
+                volume.amiable.layers = super::snapshots::layers_of(tables, &snapshot.snapshot_id)?;
+            }
             put_volume(tables, &volume)?;
+            let chain = places.chain(&volume.amiable.layers);
             // Inside the transaction: either all of it is there afterwards or only files that nothing names.
             chain.create(&files, size, OpenMode::ReadWrite)?.close().map_err(|source| RegionError::File {
                 action: "write",
@@ -187,11 +208,12 @@ impl Region {
             let text = format!("New size cannot be smaller than existing size: {}GiB", volume.size);
             return Err(Ec2Error::invalid_parameter_value(text).into());
         }
+        volume.provisioned().check(size)?;
         let id = volume.volume_id.clone();
         let holder = volume.instance_id().map(str::to_owned).filter(|instance_id| self.has_process(instance_id));
         match holder {
             Some(instance_id) => {
-                self.change_volume(&instance_id, VolumeChange::Grow { volume_id: id.clone(), size })?;
+                self.change_volume(&instance_id, VolumeChange::Grow { volume_id: id.clone(), size, drives: vec![] })?;
             }
             None => {
                 let chain = self.chain(&volume.amiable.layers);

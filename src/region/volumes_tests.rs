@@ -13,12 +13,15 @@ fn code<T: std::fmt::Debug>(result: Result<T, RegionError>) -> Option<&'static s
 fn a_volume_goes_through_a_snapshot_into_another() {
     let home = tempfile::tempdir().unwrap();
     let mut region = region(&home);
-    assert_eq!(code(region.create_volume(None, None, Vec::new())), Some("MissingParameter"));
-    let volume = region.create_volume(Some(2 << 30), None, Vec::new()).unwrap();
+    assert_eq!(code(region.create_volume(None, None, Vec::new(), Provisioned::default())), Some("MissingParameter"));
+    let volume = region.create_volume(Some(2 << 30), None, Vec::new(), Provisioned::default()).unwrap();
     assert_eq!((volume.size, volume.state), (2, VolumeState::Available));
     let snapshot = region.create_snapshot(&volume.volume_id, "first", Vec::new()).unwrap();
-    assert_eq!(code(region.create_volume(Some(1 << 30), Some(&snapshot), Vec::new())), Some("InvalidParameterValue"));
-    let copy = region.create_volume(Some(3 << 30), Some(&snapshot), Vec::new()).unwrap();
+    assert_eq!(
+        code(region.create_volume(Some(1 << 30), Some(&snapshot), Vec::new(), Provisioned::default())),
+        Some("InvalidParameterValue")
+    );
+    let copy = region.create_volume(Some(3 << 30), Some(&snapshot), Vec::new(), Provisioned::default()).unwrap();
     assert_eq!(copy.snapshot_id, snapshot.snapshot_id);
 
     // What the snapshot is made of lives as long as somebody needs it.
@@ -37,7 +40,7 @@ fn a_volume_goes_through_a_snapshot_into_another() {
 fn volumes_grow_and_do_not_shrink() {
     let home = tempfile::tempdir().unwrap();
     let mut region = region(&home);
-    let id = region.create_volume(Some(2 << 30), None, Vec::new()).unwrap().volume_id;
+    let id = region.create_volume(Some(2 << 30), None, Vec::new(), Provisioned::default()).unwrap().volume_id;
     assert_eq!(code(region.resize_volume(&id, 1 << 30)), Some("InvalidParameterValue"));
     assert_eq!(region.resize_volume(&id, 5 << 30).unwrap().size, 5);
     assert_eq!(region.volume(&id).unwrap().amiable.size_in_bytes, 5 << 30);
@@ -50,7 +53,7 @@ fn a_snapshot_that_was_cut_short_is_ended_either_way() {
     let home = tempfile::tempdir().unwrap();
     let mut region = region(&home);
     for happened in [false, true] {
-        let volume = region.create_volume(Some(1 << 30), None, Vec::new()).unwrap();
+        let volume = region.create_volume(Some(1 << 30), None, Vec::new(), Provisioned::default()).unwrap();
         let id = volume.volume_id.clone();
         // Killed after the intention was recorded, before or after the volume went on in its new layer.
         let next = NextLayer { layer: format!("{id}-next"), snapshot_id: "snap-1".to_owned() };
@@ -77,5 +80,8 @@ fn a_volume_of_an_older_store_is_read() {
     let body = r#"{"VolumeId":"vol-1","SizeInBytes":3221225472,"ImageId":"ami-1","InstanceId":"i-1","CreateTime":"x"}"#;
     let volume = serde_json::from_str::<Volume>(body).unwrap().current();
     assert_eq!((volume.size, volume.amiable.size_in_bytes, volume.amiable.slot), (3, 3 << 30, 4));
+    assert_eq!(volume.provisioned(), Provisioned::default());
+    let again = serde_json::to_string(&volume).unwrap().replace("\"gp3\"", "\"\"");
+    assert_eq!(serde_json::from_str::<Volume>(&again).unwrap().provisioned(), Provisioned::default());
     assert_eq!((volume.amiable.top.as_str(), volume.amiable.layers.image_id.as_deref()), ("vol-1", Some("ami-1")));
 }

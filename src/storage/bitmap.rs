@@ -59,10 +59,13 @@ impl Bitmap {
             return;
         }
         let page = slot.get_or_init(empty_page);
+        let mut left = self.len.saturating_sub(index as u64 * PAGE_BITS);
         for (word, bytes) in page.iter().zip(bytes.chunks_exact(8)) {
             let mut raw = [0; 8];
             raw.copy_from_slice(bytes);
-            word.store(u64::from_le_bytes(raw), Ordering::Release);
+            let below_end = if left < 64 { (1 << left) - 1 } else { u64::MAX };
+            word.store(u64::from_le_bytes(raw) & below_end, Ordering::Release);
+            left = left.saturating_sub(64);
         }
     }
 

@@ -66,3 +66,17 @@ fn bits_survive_a_round_through_bytes() {
     assert_eq!(again.run(PAGE_BITS - 3, 2 * PAGE_BITS), (true, PAGE_BITS + 70));
     assert_eq!(again.count(), 73);
 }
+
+#[test]
+fn bits_beyond_the_end_are_not_taken() {
+    for len in [1, 63, 64, 65, PAGE_BITS - 1, PAGE_BITS, PAGE_BITS + 5] {
+        let mut map = Bitmap::new(len);
+        for page in 0..map.pages() {
+            map.load(page, &[0xff; PAGE_BYTES]);
+        }
+        assert_eq!(map.count(), len);
+        // What was beyond the end is not there when the end moves, either.
+        map.grow(len + 100);
+        assert_eq!(map.run(0, len + 100), (true, len));
+    }
+}

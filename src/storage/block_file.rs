@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
@@ -11,10 +12,13 @@ use rustix::fs::{FallocateFlags, fallocate};
 
 use super::OpenMode;
 use super::error::StorageError;
+use super::image::next_data;
 use super::lock::lock;
 use crate::vmm::backend::Wait;
 use crate::vmm::volatile_io::{Window, read_window_at, write_window_at};
 
+/// Bytes copied at a time.
+const COPY: u64 = 4 << 20;
 /// Zeros to write where the file system can't make them itself.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
@@ -84,7 +88,11 @@ impl BlockFile {
 
     /// Make a file longer. Block devices have the length they have.
     pub fn set_len_at_least(&self, len: u64) -> io::Result<()> {
-        if self.file.metadata()?.is_file() && self.len()? < len { self.file.set_len(len) } else { Ok(()) }
+        match self.len()? {
+            present if present >= len => Ok(()),
+            _ if self.file.metadata()?.is_file() => self.file.set_len(len),
+            present => Err(io::Error::other(format!("the block device has {present} bytes, not {len}"))),
+        }
     }
 
     fn checked(file: File, path: &Path, exclusive: bool) -> Result<Self, StorageError> {
@@ -196,6 +204,42 @@ impl BlockFile {
                 Err(error) => Err(error.into()),
             };
         }
+    }
+
+    /// The next range from `offset` on that may hold something else than zeros, below `size`.
+    pub fn next_data(&self, offset: u64, size: u64) -> io::Result<Option<Range<u64>>> {
+        next_data(&self.file, offset, size)
+    }
+
+    /// Copy `from..to` of another file to the same place here, sharing it where the file system can.
+    pub fn copy_from(&self, source: &BlockFile, from: u64, to: u64) -> io::Result<()> {
+        use rustix::io::Errno;
+        let (mut at, mut there) = (from, from);
+        while at < to {
+            let most = (to - at).min(COPY) as usize;
+            match rustix::fs::copy_file_range(&source.file, Some(&mut at), &self.file, Some(&mut there), most) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) | Err(Errno::INTR) => {}
+                // Devices, and file systems that are not of one kind.
+                Err(Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                    return self.copy_plain(source, at, to);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn copy_plain(&self, source: &BlockFile, mut at: u64, to: u64) -> io::Result<()> {
+        let mut buf = vec![0; to.saturating_sub(at).min(COPY) as usize];
+        while at < to {
+            let n = (to - at).min(buf.len() as u64);
+            let part = buf.get_mut(..n as usize).ok_or(io::ErrorKind::InvalidInput)?;
+            source.file.read_exact_at(part, at)?;
+            self.file.write_all_at(part, at)?;
+            at += n;
+        }
+        Ok(())
     }
 
     /// Make completed writes durable.

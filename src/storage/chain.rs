@@ -32,17 +32,18 @@ impl Chain {
     /// Open all of it for reading. `None` for an empty chain, which reads as zeros.
     pub fn open(&self) -> Result<Option<Arc<dyn Layer>>, StorageError> {
         if self.frozen.len() > MOST_LAYERS {
-            return Err(StorageError::BadSize {
-                size: self.frozen.len() as u64,
-                reason: "a volume has at most 64 layers",
-            });
+            return Err(StorageError::TooDeep { layers: self.frozen.len(), most: MOST_LAYERS });
         }
         let mut base: Option<Arc<dyn Layer>> = match &self.image {
             Some(path) => Some(Arc::new(RawImage::open(path)?)),
             None => None,
         };
         for paths in &self.frozen {
-            base = Some(Arc::new(Volume::open(paths, base, OpenMode::ReadOnly)?));
+            let layer = Volume::open(paths, base, OpenMode::ReadOnly)?;
+            if !layer.is_frozen() {
+                return Err(StorageError::NotFrozen { path: paths.map.clone() });
+            }
+            base = Some(Arc::new(layer));
         }
         Ok(base)
     }

@@ -54,6 +54,20 @@ pub enum StorageError {
         /// The layer's map file.
         path: PathBuf,
     },
+    /// A layer that others are to lie over may still change.
+    #[error("{} is a volume's own layer, not a snapshot's: nothing can lie over it", path.display())]
+    NotFrozen {
+        /// The layer's map file.
+        path: PathBuf,
+    },
+    /// More layers than a volume can have.
+    #[error("{layers} layers are more than a volume can have, which is {most}")]
+    TooDeep {
+        /// The number of layers.
+        layers: usize,
+        /// The limit.
+        most: usize,
+    },
     /// A file or block device holds less than it has to.
     #[error("{} has {found} bytes where {expected} are needed", path.display())]
     TooShort {

@@ -71,8 +71,10 @@ fn copy(layer: &dyn Layer, to: &File) -> io::Result<()> {
     to.set_len(size)?;
     let mut buffer = vec![0; CHUNK];
     let mut at = 0;
-    while at < size {
-        let length = usize::try_from(size - at).unwrap_or(CHUNK).min(CHUNK);
+    while let Some(data) = layer.next_data(at, size)? {
+        // Whole pieces, so that one that is all zeros is seen as such.
+        at = data.start - data.start % HOLE as u64;
+        let length = data.end.next_multiple_of(HOLE as u64).min(size).saturating_sub(at).min(CHUNK as u64) as usize;
         let Some(part) = buffer.get_mut(..length) else { return Err(io::ErrorKind::InvalidInput.into()) };
         {
             let slices = [VolatileSlice::from(&mut *part)];
@@ -128,11 +130,48 @@ fn digest(path: &Path) -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
     use crate::storage::{Chain, OpenMode, VolumePaths};
     use crate::vmm::backend::BlockBackend;
+
+    /// A TiB of nothing but two blocks, of which only pieces around those may be read.
+    struct Sparse(File);
+    const SIZE: u64 = 1 << 40;
+    const DATA: [u64; 2] = [3 << 38, SIZE - 512];
+
+    impl Layer for Sparse {
+        fn size(&self) -> u64 {
+            SIZE
+        }
+        fn read_layer(&self, to: Window<'_, '_>, offset: u64, _: Wait) -> io::Result<()> {
+            let end = offset + to.len() as u64;
+            let at = DATA.into_iter().find(|at| (offset..end).contains(at)).expect("a hole is read");
+            to.zero();
+            let (_, rest) = to.split_at((at - offset) as usize);
+            let (block, _) = rest.split_at(512);
+            crate::vmm::volatile_io::read_window_at(self.0.as_fd(), block, 0, Wait::Allowed)
+        }
+        fn next_data(&self, from: u64, limit: u64) -> io::Result<Option<std::ops::Range<u64>>> {
+            Ok(DATA.into_iter().map(|at| at..at + 512).find(|data| data.end > from && data.start < limit))
+        }
+    }
+
+    #[test]
+    fn holes_are_not_read() {
+        let (file, block) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+        block.write_all_at(&[7; 512], 0).unwrap();
+        copy(&Sparse(block), &file).unwrap();
+        for at in DATA {
+            let mut bytes = [0; 512];
+            file.read_exact_at(&mut bytes, at).unwrap();
+            assert_eq!(bytes, [7; 512]);
+        }
+        assert_eq!(file.metadata().unwrap().len(), SIZE);
+        assert!(file.metadata().unwrap().blocks() * 512 <= 2 * HOLE as u64);
+    }
 
     #[test]
     fn a_chain_becomes_one_sparse_file() {
@@ -144,7 +183,7 @@ mod tests {
         let volume = chain.create(&top, 8 << 20, OpenMode::ReadWrite).unwrap();
         let mut bytes = [9; 4096];
         BlockBackend::write(&volume, &[VolatileSlice::from(&mut bytes[..])], 4096, Wait::Allowed).unwrap();
-        volume.close().unwrap();
+        volume.snapshot(&VolumePaths::in_folder(dir.path(), "b")).unwrap();
         drop(volume);
         let chain = Chain { frozen: vec![top], ..chain };
         let layer = chain.open().unwrap().unwrap();

@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::storage::chain::is_frozen;
-use crate::storage::{Chain, Layer};
+use crate::storage::{Chain, Layer, LayerId};
 
 const SIZE: u64 = 64 * 4096;
 
@@ -97,7 +97,7 @@ fn a_crash_before_the_switch_leaves_the_old_layer_and_one_after_it_the_new() {
     put(&volume, 1, 11);
     volume.flush().unwrap();
     // The new layer is there, nothing says that it counts.
-    drop(Volume::create_above(&rig.layer("b"), &volume.read(), OpenMode::ReadWrite).unwrap());
+    drop(Volume::create(&rig.layer("b"), SIZE, Some(volume.top()), OpenMode::ReadWrite).unwrap());
     drop(volume);
     assert!(!is_frozen(&rig.layer("a")).unwrap());
     rig.layer("b").remove().unwrap();
@@ -138,7 +138,7 @@ fn a_volume_grows_while_it_is_used_and_stays_so() {
     volume.flush().unwrap();
     drop(volume);
     let volume = rig.above(&["a"]).open_volume(&rig.layer("b"), OpenMode::ReadWrite).unwrap();
-    assert_eq!(Layer::size(&*volume.read()), large);
+    assert_eq!(Layer::size(&**volume.shared()), large);
     assert_eq!([0, 63, 64, large / 4096 - 1].map(|b| get(&volume, b)), [1, 63, 0, 9]);
 }
 
@@ -174,4 +174,102 @@ fn a_snapshot_under_writes_is_one_moment_s_content() {
         let (first, second) = (get(&snapshot, 0), get(&snapshot, 1));
         assert!(first == second || first == second % 250 + 1 || (second == 1 && first == 2), "{first} {second}");
     }
+}
+
+#[test]
+fn a_freeze_that_fails_leaves_the_volume_in_its_old_layer() {
+    let rig = Rig::new();
+    let volume = rig.chain.create(&rig.layer("a"), SIZE, OpenMode::ReadWrite).unwrap();
+    put(&volume, 1, 11);
+    volume.top().lock_durable().map.failing_headers = 1;
+    volume.snapshot(&rig.layer("b")).unwrap_err();
+    assert!(!is_frozen(&rig.layer("a")).unwrap() && !rig.layer("b").map.exists());
+    put(&volume, 2, 22);
+    volume.flush().unwrap();
+    volume.snapshot(&rig.layer("b")).unwrap();
+    put(&volume, 1, 12);
+    volume.flush().unwrap();
+    drop(volume);
+    let volume = rig.above(&["a"]).open_volume(&rig.layer("b"), OpenMode::ReadWrite).unwrap();
+    assert_eq!([1, 2, 3].map(|b| get(&volume, b)), [12, 22, 1]);
+}
+
+#[test]
+fn what_was_written_while_a_freeze_failed_is_taken_back() {
+    let rig = Rig::new();
+    let volume = rig.chain.create(&rig.layer("a"), SIZE - 1024, OpenMode::ReadWrite).unwrap();
+    put(&volume, 1, 11);
+    let new = Volume::create(&rig.layer("b"), SIZE - 1024, Some(volume.top()), OpenMode::ReadWrite).unwrap();
+    let old = std::mem::replace(&mut *volume.alone(), Arc::new(new));
+    put(&volume, 1, 12);
+    put(&volume, 50, 50);
+    let last = SIZE - 4096;
+    let mut bytes = [7; 512];
+    BlockBackend::write(&volume, &[VolatileSlice::from(&mut bytes[..])], last + 1024, Wait::Allowed).unwrap();
+    old.take_back(&volume.top()).unwrap();
+    *volume.alone() = old;
+    assert_eq!([1, 2, 50].map(|b| get(&volume, b)), [12, 1, 50]);
+    let mut end = [0xee; 3072];
+    volume.read_at(last, &mut end).unwrap();
+    assert!(end[..1024].iter().chain(&end[1536..]).all(|b| *b == 0) && end[1024..1536] == [7; 512]);
+}
+
+#[test]
+fn a_layer_of_which_is_not_known_whether_it_is_frozen_makes_nothing_durable_any_more() {
+    let rig = Rig::new();
+    let volume = rig.chain.create(&rig.layer("a"), SIZE, OpenMode::ReadWrite).unwrap();
+    put(&volume, 1, 11);
+    volume.top().lock_durable().map.failing_headers = 2;
+    volume.snapshot(&rig.layer("b")).unwrap_err();
+    put(&volume, 1, 12);
+    assert_eq!([1, 2].map(|b| get(&volume, b)), [12, 1]);
+    volume.flush().unwrap_err();
+    volume.close().unwrap_err();
+    drop(volume);
+    // As it was written before, and as the header says.
+    let volume = rig.chain.open_volume(&rig.layer("a"), OpenMode::ReadWrite).unwrap();
+    assert_eq!(get(&volume, 1), 11);
+}
+
+#[test]
+fn a_layer_of_version_1_gets_an_id_before_another_lies_over_it() {
+    let rig = Rig::new();
+    drop(rig.chain.create(&rig.layer("a"), SIZE, OpenMode::ReadWrite).unwrap());
+    let file = std::fs::File::options().write(true).open(rig.layer("a").map).unwrap();
+    let header = crate::storage::map_file::testing::header_1(SIZE, 40 * 4096);
+    std::os::unix::fs::FileExt::write_all_at(&file, &header, 0).unwrap();
+    drop(file);
+    assert_eq!(rig.chain.open_volume(&rig.layer("a"), OpenMode::ReadOnly).unwrap().top().id(), LayerId::default());
+    let volume = rig.chain.open_volume(&rig.layer("a"), OpenMode::ReadWrite).unwrap();
+    put(&volume, 1, 11);
+    volume.snapshot(&rig.layer("b")).unwrap();
+    put(&volume, 2, 22);
+    volume.flush().unwrap();
+    drop(volume);
+    let volume = rig.above(&["a"]).open_volume(&rig.layer("b"), OpenMode::ReadWrite).unwrap();
+    assert_eq!([1, 2, 3].map(|b| get(&volume, b)), [11, 22, 1]);
+    assert_ne!(volume.top().base.as_ref().unwrap().id(), LayerId::default());
+}
+
+#[test]
+fn flushes_during_a_snapshot_are_durable_and_accesses_go_on() {
+    let rig = Rig::new();
+    let volume = rig.chain.create(&rig.layer("a"), SIZE, OpenMode::ReadWrite).unwrap();
+    // As a snapshot holds it while the old layer is frozen: writes and reads go on, a flush does not come through.
+    let no_flush = volume.flushes.write().unwrap();
+    let flushed = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            volume.flush().unwrap();
+            flushed.store(true, Ordering::SeqCst);
+        });
+        for value in 1..100 {
+            put(&volume, 1, value);
+            assert_eq!(get(&volume, 1), value);
+            std::thread::yield_now();
+        }
+        assert!(!flushed.load(Ordering::SeqCst));
+        drop(no_flush);
+    });
+    assert!(flushed.load(Ordering::SeqCst));
 }

@@ -138,9 +138,22 @@ pub struct MapFile {
     /// Pages on their way to disk.
     buf: Vec<u8>,
     taken: Vec<usize>,
+    /// So many of the next changes of the header fail.
+    #[cfg(test)]
+    pub(super) failing_headers: u32,
 }
 
 impl MapFile {
+    fn new(file: BlockFile) -> Self {
+        MapFile {
+            file,
+            buf: Vec::new(),
+            taken: Vec::new(),
+            #[cfg(test)]
+            failing_headers: 0,
+        }
+    }
+
     /// Make an empty map.
     pub fn create(path: &Path, header: Header) -> Result<Self, StorageError> {
         let is_device = path.exists();
@@ -158,7 +171,7 @@ impl MapFile {
             }
             return Err(StorageError::Io { action: "write", path: path.into(), source });
         }
-        Ok(MapFile { file, buf: Vec::new(), taken: Vec::new() })
+        Ok(MapFile::new(file))
     }
 
     /// Open a map and load it.
@@ -167,13 +180,8 @@ impl MapFile {
         let header = read_header(&file, path)?;
         file.require(path, header.map_len())?;
         let bitmap = Bitmap::new(header.size.div_ceil(VOLUME_BLOCK));
-        let mut page = [0; PAGE_BYTES];
-        for index in 0..bitmap.pages() {
-            let at = PAGES_AT + (index * PAGE_BYTES) as u64;
-            file.read_plain(&mut page, at).map_err(StorageError::io("read", path))?;
-            bitmap.load(index, &page);
-        }
-        Ok((MapFile { file, buf: Vec::new(), taken: Vec::new() }, header, bitmap))
+        load(&file, &bitmap).map_err(StorageError::io("read", path))?;
+        Ok((MapFile::new(file), header, bitmap))
     }
 
     /// Write the pages of `bitmap` that changed. Before each batch reaches the file, `data_is_durable` runs: the bits
@@ -206,10 +214,20 @@ impl MapFile {
     }
 
     /// Write another header. It is durable, and so is all that was written before.
-    pub fn replace_header(&self, header: Header) -> io::Result<()> {
+    pub fn replace_header(&mut self, header: Header) -> io::Result<()> {
+        #[cfg(test)]
+        if self.failing_headers > 0 {
+            self.failing_headers -= 1;
+            return Err(io::Error::other("a test has it fail"));
+        }
         self.file.set_len_at_least(header.map_len())?;
         self.file.write_plain(&header.to_bytes(), 0)?;
         self.file.sync()
+    }
+
+    /// Make the file long enough for a volume of `size` bytes.
+    pub fn reserve(&self, size: u64) -> io::Result<()> {
+        self.file.set_len_at_least(map_len(size))
     }
 
     /// Let others read the file from now on.
@@ -221,6 +239,23 @@ impl MapFile {
     pub fn sync(&self) -> io::Result<()> {
         self.file.sync()
     }
+}
+
+/// Read what is not hole of the bitmap: a chain opens many maps that hold little.
+fn load(file: &BlockFile, bitmap: &Bitmap) -> io::Result<()> {
+    let mut page = [0; PAGE_BYTES];
+    let end = PAGES_AT + (bitmap.pages() * PAGE_BYTES) as u64;
+    let mut at = PAGES_AT;
+    while let Some(data) = file.next_data(at, end)? {
+        let first = (data.start.max(at) - PAGES_AT) / PAGE_BYTES as u64;
+        let last = (data.end - PAGES_AT).div_ceil(PAGE_BYTES as u64);
+        for index in first..last {
+            file.read_plain(&mut page, PAGES_AT + index * PAGE_BYTES as u64)?;
+            bitmap.load(index as usize, &page);
+        }
+        at = PAGES_AT + last * PAGE_BYTES as u64;
+    }
+    Ok(())
 }
 
 /// What a map's header says, without a lock: another process may be changing it.
@@ -236,6 +271,23 @@ fn read_header(file: &BlockFile, path: &Path) -> Result<Header, StorageError> {
         _ => StorageError::Io { action: "read", path: path.into(), source: error },
     })?;
     Header::from_bytes(&bytes).map_err(bad)
+}
+
+#[cfg(test)]
+pub(super) mod testing {
+    use super::*;
+
+    /// A header of version 1.
+    pub fn header_1(size: u64, base_size: u64) -> [u8; HEADER] {
+        let (id, parent) = (LayerId::default(), LayerId::default());
+        let mut bytes = Header { size, base_size, id, parent, frozen: false }.to_bytes();
+        bytes[8] = 1;
+        let sum = crc32(&bytes[..32]);
+        bytes[32..36].copy_from_slice(&sum.to_le_bytes());
+        // What follows was never written by it.
+        bytes[36..].fill(0);
+        bytes
+    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! Volumes, copy-on-write, image formats, official images from the network: blocks in, blocks out.
 //!
 //! - [`volume`]: a copy-on-write layer over a read-only base, as an instance's root volume is over its AMI.
+//! - [`limits`]: a disk held back to what a volume of EBS does.
 //! - [`live`]: the volume of a running instance: snapshots and growth while it is read and written.
 //! - [`chain`]: the layers of a volume by their files, from the image up.
+//! - [`merge`](mod@merge): several layers become one.
 //! - [`raw`]: a raw file or block device as it is.
 //! - [`import`]: any disk image → a sparse raw file, once; afterwards nothing looks at a guest's bytes to find a format.
 //! - [`pull`]: official cloud images by name.
@@ -19,12 +21,15 @@ pub mod error;
 pub mod export;
 pub mod image;
 pub mod import;
+pub mod limits;
 pub mod live;
 mod lock;
 mod map_file;
+pub mod merge;
 pub mod pull;
 pub mod raw;
 pub mod volume;
+mod volume_change;
 mod volume_io;
 
 pub use chain::Chain;
@@ -35,6 +40,7 @@ pub use raw::RawImage;
 pub use volume::{Volume, VolumePaths};
 
 use std::io;
+use std::ops::Range;
 
 use crate::vmm::backend::{BLOCK_SIZE, Wait};
 use crate::vmm::volatile_io::Window;
@@ -65,6 +71,11 @@ pub trait Layer: Send + Sync {
     fn size(&self) -> u64;
     /// Fill `to` from `offset`. The caller stays within [`size`](Self::size).
     fn read_layer(&self, to: Window<'_, '_>, offset: u64, wait: Wait) -> io::Result<()>;
+    /// The next range from `from` on, below `limit`, that may hold something else than zeros; `None` if there is no more. The caller
+    /// stays within [`size`](Self::size).
+    fn next_data(&self, from: u64, limit: u64) -> io::Result<Option<Range<u64>>> {
+        Ok((from < limit).then_some(from..limit))
+    }
     /// What tells it from other layers; zeros for what can't be told apart.
     fn id(&self) -> LayerId {
         LayerId::default()

@@ -1,6 +1,7 @@
 //! A raw file or block device, as it is: the base of volumes, or a disk of its own.
 
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 
 use super::block_file::BlockFile;
@@ -60,6 +61,10 @@ pub(super) fn check_size(size: u64) -> Result<(), StorageError> {
 impl Layer for RawImage {
     fn size(&self) -> u64 {
         self.size
+    }
+
+    fn next_data(&self, from: u64, limit: u64) -> io::Result<Option<Range<u64>>> {
+        self.file.next_data(from, limit)
     }
 
     fn read_layer(&self, to: Window<'_, '_>, offset: u64, wait: Wait) -> io::Result<()> {

@@ -22,7 +22,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -51,11 +51,17 @@ impl VolumePaths {
         VolumePaths { data: folder.join(format!("{volume_id}.data")), map: folder.join(format!("{volume_id}.map")) }
     }
 
+    /// How many bytes the files of a volume of `size` bytes have at least where they are block devices: data, map.
+    pub fn file_sizes(size: u64) -> Result<(u64, u64), StorageError> {
+        check_size(size)?;
+        Ok((size, super::map_file::map_len(size)))
+    }
+
     /// Make both files, empty, for a volume of `size` bytes that will be made on them where they are block devices.
     pub fn preallocate(&self, size: u64) -> Result<(), StorageError> {
-        check_size(size)?;
-        BlockFile::create(&self.data, size)?;
-        BlockFile::create(&self.map, super::map_file::map_len(size)).inspect_err(|_| {
+        let (data, map) = Self::file_sizes(size)?;
+        BlockFile::create(&self.data, data)?;
+        BlockFile::create(&self.map, map).inspect_err(|_| {
             let _ = std::fs::remove_file(&self.data);
         })?;
         Ok(())
@@ -89,44 +95,23 @@ pub struct Volume {
     /// `data` was written since the last flush.
     pub(super) data_dirty: AtomicBool,
     pub(super) mode: OpenMode,
-    /// What the map's header says.
-    header: Header,
-    durable: Mutex<Durable>,
+    /// What the map's header says, but that the layer may have been frozen since.
+    pub(super) header: Header,
+    pub(super) durable: Mutex<Durable>,
 }
 
 /// What flushes need. Its lock makes a flush wait for the one before it, whose writes it would otherwise take for durable.
-struct Durable {
-    map: MapFile,
+pub(super) struct Durable {
+    pub(super) map: MapFile,
     /// Folders whose new entries are not durable yet.
     folders: Vec<File>,
     /// The map file has something that no sync covered.
     map_dirty: bool,
-    failed: bool,
+    /// What was written may be lost, or would not be found again: nothing is ever durable any more.
+    pub(super) failed: bool,
 }
 
 impl Volume {
-    /// Make the layer that will be laid over `parent`, for [`lay_over`](Self::lay_over).
-    pub(super) fn create_above(paths: &VolumePaths, parent: &Volume, mode: OpenMode) -> Result<Volume, StorageError> {
-        struct Stand(u64, LayerId);
-        impl Layer for Stand {
-            fn size(&self) -> u64 {
-                self.0
-            }
-            fn read_layer(
-                &self,
-                _: crate::vmm::volatile_io::Window<'_, '_>,
-                _: u64,
-                _: crate::vmm::backend::Wait,
-            ) -> io::Result<()> {
-                Err(io::ErrorKind::NotConnected.into())
-            }
-            fn id(&self) -> LayerId {
-                self.1
-            }
-        }
-        Self::create(paths, parent.size, Some(Arc::new(Stand(parent.size, parent.header.id))), mode)
-    }
-
     /// Make a volume of `size` bytes over `base` (all zeros without one). Nothing is copied.
     ///
     /// `size` is a multiple of 512, at least the base's size. The files must not exist, or be block devices of at
@@ -142,14 +127,8 @@ impl Volume {
         if base_size > size {
             return Err(StorageError::BadSize { size, reason: "a volume can't be smaller than its image" });
         }
-        let mut id = LayerId::default();
-        getrandom::fill(&mut id).map_err(|error| StorageError::Io {
-            action: "find a random id for",
-            path: paths.map.clone(),
-            source: io::Error::other(error.to_string()),
-        })?;
         let parent = base.as_ref().map_or(LayerId::default(), |base| base.id());
-        let header = Header { size, base_size, id, parent, frozen: false };
+        let header = Header { size, base_size, id: new_id(&paths.map)?, parent, frozen: false };
         let data_existed = paths.data.exists();
         let data = BlockFile::create(&paths.data, size)?;
         let map = MapFile::create(&paths.map, header).inspect_err(|_| {
@@ -166,7 +145,7 @@ impl Volume {
     /// Open a volume over the same base that it was made over.
     pub fn open(paths: &VolumePaths, base: Option<Arc<dyn Layer>>, mode: OpenMode) -> Result<Volume, StorageError> {
         let data = BlockFile::open(&paths.data, mode)?;
-        let (map, header, held) = MapFile::open(&paths.map, mode)?;
+        let (map, mut header, held) = MapFile::open(&paths.map, mode)?;
         data.require(&paths.data, header.size)?;
         let found = base.as_ref().map_or(0, |base| base.size());
         if found != header.base_size {
@@ -177,6 +156,10 @@ impl Volume {
         }
         if header.frozen && mode.writable() {
             return Err(StorageError::Frozen { path: paths.map.clone() });
+        }
+        if header.id == LayerId::default() && mode.writable() {
+            // Of version 1. It gets to the file when the layer is frozen or grows, which is before anything needs it.
+            header.id = new_id(&paths.map)?;
         }
         let durable = Durable { map, folders: Vec::new(), map_dirty: false, failed: false };
         Ok(Self::new(data, header, base, held, mode, durable))
@@ -232,67 +215,22 @@ impl Volume {
         self.header.id
     }
 
+    /// Whether the layer was frozen when it was opened: a snapshot's, which never changes.
+    pub fn is_frozen(&self) -> bool {
+        self.header.frozen
+    }
+
     /// How it was opened.
     pub fn mode(&self) -> OpenMode {
         self.mode
     }
 
-    /// Make everything durable, in a throw-away volume too: content, size, and the entries of its files in their folders.
-    pub fn persist(&self) -> io::Result<()> {
-        self.data_dirty.store(true, Ordering::Release);
-        self.write_back(true)
-    }
-
-    /// Make the layer one that is never written again, durably, and let others read it. What it holds is durable before that.
-    pub(super) fn freeze(&mut self) -> io::Result<()> {
-        self.persist()?;
-        let header = Header { frozen: true, ..self.header };
-        let durable = self.durable.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = durable.map.replace_header(header) {
-            // Whether the file says that it is frozen is not known: it must not. If that fails too, no later flush succeeds.
-            durable.failed = durable.map.replace_header(self.header).is_err();
-            return Err(error);
-        }
-        self.header = header;
-        self.mode = OpenMode::ReadOnly;
-        // From here on it is frozen, whatever happens. A lock that stays exclusive only keeps others from reading.
-        let _ = durable.map.share();
-        let _ = self.data.share();
-        Ok(())
-    }
-
-    /// Lay this layer over another one that was made just so: of the same size, and its parent by name.
-    pub(super) fn lay_over(&mut self, base: Arc<dyn Layer>) {
-        self.base_size = base.size();
-        self.base = Some(base);
-    }
-
-    /// Make the volume larger, durably. What is new reads as zeros.
-    pub(super) fn grow(&mut self, size: u64) -> Result<(), StorageError> {
-        check_size(size)?;
-        if size < self.size {
-            return Err(StorageError::BadSize { size, reason: "a volume can't shrink" });
-        }
-        let grown = |source| StorageError::Io { action: "grow", path: PathBuf::from("the volume"), source };
-        self.data.set_len_at_least(size).map_err(grown)?;
-        self.persist().map_err(grown)?;
-        let header = Header { size, ..self.header };
-        self.durable.get_mut().unwrap_or_else(PoisonError::into_inner).map.replace_header(header).map_err(grown)?;
-        self.held.grow(size.div_ceil(VOLUME_BLOCK));
-        (self.size, self.header) = (size, header);
-        Ok(())
-    }
-
-    fn write_back(&self, sync: bool) -> io::Result<()> {
-        let mut durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
-        if durable.failed {
+    pub(super) fn write_back(&self, sync: bool) -> io::Result<()> {
+        let mut durable = self.lock_durable();
+        let Durable { map, folders, map_dirty, failed } = &mut *durable;
+        if *failed {
             return Err(io::Error::other("an earlier flush of this volume failed, and its data may be lost"));
         }
-        self.write_back_locked(&mut durable, sync)
-    }
-
-    fn write_back_locked(&self, durable: &mut Durable, sync: bool) -> io::Result<()> {
-        let Durable { map, folders, map_dirty, failed } = durable;
         let wrote = map.write_back(&self.held, || {
             if sync && self.data_dirty.swap(false, Ordering::AcqRel) {
                 self.data.sync().inspect_err(|_| *failed = true)?;
@@ -311,9 +249,24 @@ impl Volume {
         }
         Ok(())
     }
+
+    pub(super) fn lock_durable(&self) -> MutexGuard<'_, Durable> {
+        // What a panic could leave half done is done again by the next flush.
+        self.durable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-fn folder(path: &Path) -> io::Result<File> {
+fn new_id(path: &Path) -> Result<LayerId, StorageError> {
+    let mut id = LayerId::default();
+    getrandom::fill(&mut id).map_err(|error| StorageError::Io {
+        action: "find a random id for",
+        path: path.into(),
+        source: io::Error::other(error.to_string()),
+    })?;
+    Ok(id)
+}
+
+pub(super) fn folder(path: &Path) -> io::Result<File> {
     File::open(path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))
 }
 

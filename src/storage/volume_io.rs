@@ -1,6 +1,7 @@
 //! How a volume reads, writes and zeroes.
 
 use std::io;
+use std::ops::Range;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
@@ -127,6 +128,24 @@ impl Layer for Volume {
 
     fn id(&self) -> LayerId {
         Volume::id(self)
+    }
+
+    fn next_data(&self, from: u64, limit: u64) -> io::Result<Option<Range<u64>>> {
+        let mut at = from;
+        while at < limit {
+            let (held, end) = self.held.run(at / VOLUME_BLOCK, limit.div_ceil(VOLUME_BLOCK));
+            let end = (end * VOLUME_BLOCK).min(limit);
+            let found = match &self.base {
+                _ if held => self.data.next_data(at, end)?,
+                Some(base) if at < self.base_size => base.next_data(at, end.min(self.base_size))?,
+                _ => None,
+            };
+            if found.is_some() {
+                return Ok(found);
+            }
+            at = end;
+        }
+        Ok(None)
     }
 
     fn read_layer(&self, mut to: Window<'_, '_>, offset: u64, wait: Wait) -> io::Result<()> {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vm_memory::VolatileSlice;
@@ -33,6 +34,27 @@ pub trait BlockBackend: Send + Sync {
     fn write_zeroes(&self, offset: u64, length: u64, deallocate: bool) -> io::Result<()>;
     /// The guest no longer needs the range: it reads as zeros or as before afterwards.
     fn discard(&self, offset: u64, length: u64) -> io::Result<()>;
+    /// What holds accesses to this disk back, if anything does. A device asks once, and then for each access before it makes it.
+    fn throttle(&self) -> Option<Arc<dyn Throttle>> {
+        None
+    }
+}
+
+/// An access to a disk that is about to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Whether the disk is written.
+    pub write: bool,
+    /// Where, in bytes.
+    pub offset: u64,
+    /// The bytes that are moved.
+    pub length: u64,
+}
+
+/// Holds accesses to a disk back, as the limits of a volume do.
+pub trait Throttle: Send + Sync {
+    /// An access is to be made, and will be. Answers how long after `now` that may be.
+    fn take(&self, access: Access, now: Instant) -> Duration;
 }
 
 /// The unit of disk addresses, in bytes.

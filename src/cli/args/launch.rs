@@ -6,8 +6,29 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use crate::cli::parse;
+use crate::ec2::volume_types::{Provisioned, VolumeType};
 use crate::region::VolumeRequest;
 use crate::region::model::ShutdownBehavior;
+
+/// What is asked of volumes.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct ProvisionedArgs {
+    /// The volume type: gp2, gp3, io1, io2, st1, sc1, standard. How fast that is counts in instances launched with --limits.
+    #[arg(long, value_name = "TYPE", default_value = "gp3")]
+    pub volume_type: VolumeType,
+    /// I/O operations per second, for gp3, io1 and io2.
+    #[arg(long, value_name = "NUMBER")]
+    pub iops: Option<u32>,
+    /// MiB/s, for gp3.
+    #[arg(long, value_name = "MIB/S")]
+    pub throughput: Option<u32>,
+}
+
+impl From<ProvisionedArgs> for Provisioned {
+    fn from(args: ProvisionedArgs) -> Self {
+        Provisioned { volume_type: args.volume_type, iops: args.iops, throughput: args.throughput }
+    }
+}
 
 /// What an instance is launched with; `run` and `test` share it.
 #[derive(Debug, Default, Args)]
@@ -18,12 +39,22 @@ pub struct LaunchArgs {
     /// Publish a guest port on this machine: [ADDR:]HOST:GUEST[/udp]; may be repeated. ADDR is 127.0.0.1 if left out.
     #[arg(short, long, value_name = "[ADDR:]HOST:GUEST[/udp]", value_parser = parse::port_forward)]
     pub publish: Vec<parse::Publish>,
+    /// A security group, by name or id; may be repeated, up to 5. The default group, which lets published ports be reached, if left
+    /// out.
+    #[arg(long, value_name = "NAME|ID")]
+    pub security_group: Vec<String>,
     /// Grow the root volume to this size: 20G, 20480M.
     #[arg(long, value_name = "SIZE", value_parser = parse::size)]
     pub root_size: Option<u64>,
     /// An empty volume beside the root volume, deleted with the instance: 10G, 10G:/dev/sdf; may be repeated.
     #[arg(long, value_name = "SIZE[:DEVICE]", value_parser = parse::volume)]
     pub volume: Vec<VolumeRequest>,
+    /// Shared options.
+    #[command(flatten)]
+    pub provisioned: ProvisionedArgs,
+    /// Make the volumes no faster than EC2's: the limits of their types and of the instance's, with their burst buckets.
+    #[arg(long)]
+    pub limits: bool,
     /// A tag, also shown in the metadata if --metadata-options InstanceMetadataTags=enabled; may be repeated.
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse::key_value)]
     pub tag: Vec<(String, String)>,
@@ -232,6 +263,9 @@ pub struct ModifyArgs {
     /// Whether the instance can't be terminated.
     #[arg(long, value_name = "true|false")]
     pub termination_protection: Option<bool>,
+    /// The security groups that it is to be in, by name or id; may be repeated, up to 5. They hold at once.
+    #[arg(long, value_name = "NAME|ID")]
+    pub security_group: Vec<String>,
 }
 
 /// What `amiable wait` waits for.

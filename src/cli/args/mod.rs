@@ -2,13 +2,16 @@
 
 mod launch;
 mod nouns;
+mod security_group;
 
 pub use launch::{
-    LaunchArgs, LintArgs, ModifyArgs, PUBLISH_ADDRESS, RerunArgs, RunArgs, Shutdown, TestArgs, Timings, Wait, WaitState,
+    LaunchArgs, LintArgs, ModifyArgs, PUBLISH_ADDRESS, ProvisionedArgs, RerunArgs, RunArgs, Shutdown, TestArgs,
+    Timings, Wait, WaitState,
 };
 pub use nouns::{
     ExportForm, ImageCommand, KeyCommand, OutputArgs, OutputForm, SnapshotCommand, TypeCommand, VolumeCommand,
 };
+pub use security_group::{RuleArgs, SecurityGroupCommand};
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -119,7 +122,7 @@ pub enum Command {
         #[arg(long, value_name = "TIME", value_parser = parse::duration)]
         timeout: Option<Duration>,
     },
-    /// Change an instance's attributes: type and user-data while it is stopped.
+    /// Change an instance's attributes: type and user-data while it is stopped, security groups and the rest at any time.
     Modify(ModifyArgs),
     /// Delete instances with their volumes and records.
     #[command(visible_alias = "rm")]
@@ -171,6 +174,9 @@ pub enum Command {
     /// Snapshots of volumes: create, list, remove.
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
+    /// Security groups: create, list, describe, authorize and revoke rules, remove.
+    #[command(subcommand, visible_alias = "sg")]
+    SecurityGroup(SecurityGroupCommand),
     /// Delete files that nothing refers to, and say how much that freed.
     Prune,
     /// Key pairs: create, import, list, remove.

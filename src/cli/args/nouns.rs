@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::ProvisionedArgs;
 use crate::cli::parse;
 
 /// `amiable image …`.
@@ -143,6 +144,9 @@ pub enum VolumeCommand {
         /// The volume's Name tag.
         #[arg(long)]
         name: Option<String>,
+        /// What is asked of it.
+        #[command(flatten)]
+        provisioned: ProvisionedArgs,
     },
     /// List the volumes.
     #[command(visible_alias = "list")]

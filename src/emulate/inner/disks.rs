@@ -41,6 +41,13 @@ impl ScsiDisks {
     }
 }
 
+/// A drive has another size: make the kernel ask for it. `path` is what the drive is called inside.
+pub fn rescan(path: &Path) -> io::Result<()> {
+    let node = fs::canonicalize(path)?;
+    let name = node.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    fs::write(Path::new("/sys/class/block").join(name).join("device/rescan"), "1")
+}
+
 fn device(host: u32, disk: &InnerDisk) -> PathBuf {
     format!("/sys/class/scsi_device/{host}:0:{}:0/device", disk.target).into()
 }

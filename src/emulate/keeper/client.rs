@@ -3,6 +3,7 @@
 use std::io::{self, BufReader};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::thread;
@@ -64,6 +65,10 @@ fn serve(keeper: &Arc<Keeper>, mut connection: UnixStream) -> io::Result<()> {
             std::mem::forget(connection);
             result
         }
+        Request::Resize { drive, size } => {
+            let resized = resize(keeper, &drive, size).map_err(|error| error.to_string());
+            answer(&Answer::Resized(resized))
+        }
         Request::Command { build, ports } => match lease(keeper, &build, ports) {
             Err(no) => answer(&no),
             Ok((host, lease)) => {
@@ -74,6 +79,15 @@ fn serve(keeper: &Arc<Keeper>, mut connection: UnixStream) -> io::Result<()> {
             }
         },
     }
+}
+
+fn resize(keeper: &Keeper, drive: &Path, size: u64) -> io::Result<()> {
+    let host = match &*keeper.settled() {
+        Machine::Up(host) => Arc::clone(host),
+        _ => return Err(io::Error::other("the emulated host is going away")),
+    };
+    let (number, n) = Lease::parse_drive(drive).ok_or_else(|| io::Error::other("it is no drive of a command"))?;
+    host.plugs.resize(number, n, size)
 }
 
 fn lease(keeper: &Keeper, build: &Build, ports: u16) -> Result<(Arc<Host>, Lease), Answer> {

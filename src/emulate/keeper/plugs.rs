@@ -113,7 +113,7 @@ impl Plugs {
             let disk = InnerDisk { path: lease.drive(n), target };
             plugged.drives.push(PluggedDrive { disk, node: None, device: None });
             if let Some(place) = plugged.drives.last_mut() {
-                self.put_in_drive(&format!("d{}-{n}", lease.number), drive, place)
+                self.put_in_drive(&id(lease.number, n), drive, place)
                     .map_err(|why| Failure::Drive(format!("{}: {why}", drive.path.display())))?;
             }
         }
@@ -128,6 +128,12 @@ impl Plugs {
         Ok(())
     }
 
+    /// A drive has `size` bytes now; its controller says so inside.
+    pub(super) fn resize(&self, number: u32, n: usize, size: u64) -> io::Result<()> {
+        let node = node(&id(number, n));
+        self.qmp().execute("block_resize", json!({ "node-name": node, "size": size })).map(drop)
+    }
+
     fn put_in_drive(&self, id: &str, drive: &Drive, place: &mut PluggedDrive) -> io::Result<()> {
         // QEMU's own words for a missing file are these as well; but it might create or detect something.
         std::fs::OpenOptions::new().read(true).write(!drive.read_only).open(&drive.path)?;
@@ -136,7 +142,7 @@ impl Plugs {
         // One that is only read takes no lock, and none is in its way: a layer that was frozen while it is in use has a
         // writer that does not write any more. One that is written is one command's alone.
         let locking = if drive.read_only { "off" } else { "auto" };
-        let node = format!("{id}-node");
+        let node = node(id);
         self.qmp().execute(
             "blockdev-add",
             json!({
@@ -179,6 +185,16 @@ impl Plugs {
         }
         result
     }
+}
+
+/// The device of a command's `n`th drive.
+fn id(number: u32, n: usize) -> String {
+    format!("d{number}-{n}")
+}
+
+/// The block layer's node below a device.
+fn node(id: &str) -> String {
+    format!("{id}-node")
 }
 
 /// QEMU does not say why it cannot listen. Trying it finds out.

@@ -100,6 +100,13 @@ pub enum Request {
         /// How many inner ports it needs.
         ports: u16,
     },
+    /// A drive has another size now.
+    Resize {
+        /// Its path inside.
+        drive: PathBuf,
+        /// Bytes.
+        size: u64,
+    },
 }
 
 /// From the keeper.
@@ -120,6 +127,8 @@ pub enum Answer {
     Leaving,
     /// To [`Request::Command`]: it could not be started; the keeper ends.
     Failed(String),
+    /// To [`Request::Resize`]: what went wrong, if anything did.
+    Resized(Result<(), String>),
 }
 
 /// What a command has to itself inside.
@@ -137,6 +146,12 @@ impl Lease {
     /// A folder inside that is its own.
     pub fn folder(&self) -> PathBuf {
         format!("/run/amiable/{}", self.number).into()
+    }
+
+    /// The command's number and the drive's by the path of [`Lease::drive`].
+    pub fn parse_drive(path: &Path) -> Option<(u32, usize)> {
+        let (number, n) = path.strip_prefix("/dev/amiable").ok()?.to_str()?.split_once('-')?;
+        Some((number.parse().ok()?, n.parse().ok()?))
     }
 
     /// What its `n`th drive is called inside.

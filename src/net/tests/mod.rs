@@ -2,6 +2,7 @@
 
 mod datagrams;
 mod forwards;
+mod gate;
 mod hostile;
 mod resolver;
 mod streams;

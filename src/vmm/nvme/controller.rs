@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::admin::{Admin, ErrorEvent};
+use super::hold::Hold;
 use super::pace::Paces;
 use super::pool::Pool;
 use super::queue::{CompletionQueue, NoMemory, Shadow, SubmissionQueue};
@@ -58,6 +59,8 @@ pub(super) struct Controller {
     pub paces: Paces,
     pub statistics: Box<[Statistics]>,
     pub pool: Pool,
+    /// Commands that are held back.
+    pub hold: Hold,
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -190,7 +193,18 @@ impl Controller {
     /// Controller fatal status: nothing works until the host resets the controller.
     pub fn fail(&self) {
         self.fatal.store(true, Ordering::Release);
+        self.not_ready();
+    }
+
+    /// Whether it is enabled and has not failed.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    /// Take no more commands. What is held back is done at once.
+    pub fn not_ready(&self) {
         self.ready.store(false, Ordering::Release);
+        self.hold.release();
     }
 
     /// Commands taken from I/O queues and not answered.

@@ -16,6 +16,8 @@
 //! - Writes and flushes have no "never wait" that tells the truth (file systems refuse it), so the time that they took
 //!   lately decides (`pace`).
 //!
+//! A disk may have limits (`hold`): then a command that is not due yet goes to the I/O threads, which wait for that.
+//!
 //! With shadow doorbells (Doorbell Buffer Config, which Linux uses) completion queue heads are never rung, so a command
 //! of queue depth one costs the guest one exit.
 //!
@@ -32,7 +34,7 @@
 
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -47,6 +49,7 @@ use super::pci::{DirectWrites, PciFunction};
 mod admin;
 mod controller;
 mod features;
+mod hold;
 mod identify;
 mod log_page;
 mod nvm;
@@ -148,6 +151,7 @@ impl NvmeController {
         let mut msix = Msix::new(io_queues + 1, BAR as u8, MSIX_TABLE as u32, MSIX_PENDING as u32, router)?;
         msix.add_capability(&mut config)?;
         let queues = 0..=io_queues;
+        let hold = hold::Hold::new(backend.throttle());
         let controller = Arc::new(Controller {
             memory,
             backend,
@@ -168,6 +172,7 @@ impl NvmeController {
             paces: pace::Paces::default(),
             statistics: queues.map(|_| statistics::Statistics::default()).collect(),
             pool,
+            hold,
         });
         Ok(NvmeController { config, msix, controller, _released: None })
     }
@@ -236,7 +241,7 @@ impl PciFunction for NvmeController {
     }
 
     fn shutdown(&mut self) {
-        self.controller.ready.store(false, Ordering::Release);
+        self.controller.not_ready();
         self.controller.pool.stop();
     }
 }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::time::Instant;
 
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
@@ -95,8 +96,8 @@ pub struct SubmissionQueue {
     pub completion: u16,
     /// Commands taken and not answered.
     pub in_flight: u32,
-    /// A command that was taken and would have blocked a vCPU.
-    pub deferred: Option<Command>,
+    /// A command that was taken and would have blocked a vCPU, and when it is due if that was asked.
+    pub deferred: Option<(Command, Option<Instant>)>,
     /// Nothing is taken any more: a reset waits for what is in flight.
     pub stopped: bool,
     /// The Delete I/O Submission Queue command that waits for what is in flight.

@@ -167,7 +167,7 @@ impl Controller {
     }
 
     fn reset(&self, registers: &mut Registers) {
-        self.ready.store(false, Ordering::Release);
+        self.not_ready();
         let mut admin = lock(&self.admin);
         for slot in &self.submissions {
             if let Some(queue) = lock(slot).queue.as_mut() {
@@ -193,7 +193,7 @@ impl Controller {
         {
             let _registers = lock(&self.registers);
             self.closed.store(true, Ordering::Release);
-            self.ready.store(false, Ordering::Release);
+            self.not_ready();
         }
         // Whoever does admin commands looks at `ready` before the next one.
         drop(lock(&self.admin));

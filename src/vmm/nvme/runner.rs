@@ -8,6 +8,7 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
+use std::time::Instant;
 
 use super::admin::ErrorEvent;
 use super::controller::{Controller, Slot, lock};
@@ -35,6 +36,8 @@ pub(super) enum Runner {
 enum Next {
     Command {
         command: Command,
+        /// When it may be done, if that was asked already.
+        due: Option<Instant>,
         completion: u16,
     },
     Nothing,
@@ -66,15 +69,29 @@ impl Controller {
         let mut signal = None;
         let mut unsignalled = 0;
         let mut budget = INLINE_COMMANDS;
-        while let Next::Command { command, completion } = self.next(id, finished.take(), &mut signal) {
-            if on_vcpu && budget == 0 && self.defer(id, command) {
+        while let Next::Command { command, mut due, completion } = self.next(id, finished.take(), &mut signal) {
+            if on_vcpu && budget == 0 && self.defer(id, command, due) {
                 break;
             }
             budget = budget.saturating_sub(1);
+            if self.hold.is_used() {
+                let at = *due.get_or_insert_with(|| self.hold.due(&command));
+                if at > Instant::now() {
+                    self.signal(signal.take());
+                    if on_vcpu && self.defer(id, command, due) {
+                        return;
+                    }
+                    if !on_vcpu {
+                        self.hold_until(at);
+                        // Other queues have waited, too.
+                        unsignalled = SIGNAL_EVERY;
+                    }
+                }
+            }
             let mut attempt = nvm::execute(self, id, &command, false);
             if attempt == Attempt::WouldBlock {
                 self.signal(signal.take());
-                if on_vcpu && self.defer(id, command) {
+                if on_vcpu && self.defer(id, command, due) {
                     return;
                 }
                 self.step_aside(id);
@@ -148,12 +165,12 @@ impl Controller {
     }
 
     fn take(&self, id: u16, queue: &mut SubmissionQueue) -> Result<Next, NoMemory> {
-        if let Some(command) = queue.deferred.take() {
+        if let Some((command, due)) = queue.deferred.take() {
             if queue.stopped {
                 queue.in_flight = queue.in_flight.saturating_sub(1);
                 return Ok(Next::Nothing);
             }
-            return Ok(Next::Command { command, completion: queue.completion });
+            return Ok(Next::Command { command, due, completion: queue.completion });
         }
         if queue.stopped || queue.delete.is_some() || !self.ready.load(Ordering::Acquire) {
             return Ok(Next::Nothing);
@@ -175,7 +192,7 @@ impl Controller {
         }
         let command = queue.take(&self.memory)?;
         queue.in_flight += 1;
-        Ok(Next::Command { command, completion })
+        Ok(Next::Command { command, due: None, completion })
     }
 
     /// Take over the shadow doorbell. If nothing is new, the guest will ring. `false` if it holds no index of the queue.
@@ -190,10 +207,10 @@ impl Controller {
 
     /// Leave a command, and the rest of the queue, to the I/O threads, with this runner's count. `false` if there are
     /// none.
-    fn defer(self: &Arc<Self>, id: u16, command: Command) -> bool {
+    fn defer(self: &Arc<Self>, id: u16, command: Command, due: Option<Instant>) -> bool {
         let Some(mut slot) = self.slot(id) else { return false };
         let Some(queue) = slot.queue.as_mut() else { return false };
-        queue.deferred = Some(command);
+        queue.deferred = Some((command, due));
         if slot.queued {
             slot.runners = slot.runners.saturating_sub(1);
             return true;

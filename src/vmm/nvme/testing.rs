@@ -9,7 +9,7 @@ use vm_memory::{Bytes, GuestAddress, VolatileSlice};
 use super::NvmeController;
 use super::pool::Pool;
 use super::spec::{Status, register};
-use crate::vmm::backend::{BlockBackend, Wait};
+use crate::vmm::backend::{BlockBackend, Throttle, Wait};
 use crate::vmm::config::VolumeIdentity;
 use crate::vmm::memory::GuestMemory;
 use crate::vmm::pci::PciFunction;
@@ -43,6 +43,8 @@ pub struct MemoryDisk {
     pub held: Mutex<bool>,
     pub released: Condvar,
     pub waiting: AtomicUsize,
+    /// Set before a controller has it.
+    pub throttle: OnceLock<Arc<dyn Throttle>>,
 }
 
 impl MemoryDisk {
@@ -95,6 +97,9 @@ impl BlockBackend for MemoryDisk {
             at = end;
         }
         Ok(())
+    }
+    fn throttle(&self) -> Option<Arc<dyn Throttle>> {
+        self.throttle.get().cloned()
     }
     fn flush(&self) -> io::Result<()> {
         self.access(Wait::Allowed)?;
@@ -176,12 +181,12 @@ pub fn identity() -> VolumeIdentity {
 impl Driver {
     /// A controller that was not touched yet.
     pub fn cold(io_queues: u16, threads: usize) -> Self {
-        Self::cold_with(io_queues, Pool::new(threads))
+        Self::cold_with(io_queues, Pool::new(threads), MemoryDisk::new())
     }
 
-    fn cold_with(io_queues: u16, pool: Pool) -> Self {
+    fn cold_with(io_queues: u16, pool: Pool, disk: Arc<MemoryDisk>) -> Self {
         let memory = GuestMemory::from_ranges(&REGIONS).unwrap();
-        let (disk, router) = (MemoryDisk::new(), TestRouter::new());
+        let router = TestRouter::new();
         let function =
             NvmeController::with_pool(identity(), disk.clone(), memory.clone(), router.clone(), io_queues, pool)
                 .unwrap();
@@ -195,7 +200,18 @@ impl Driver {
 
     /// The same with `pool`'s threads.
     pub fn with_pool(io_queues: u16, pool: Pool) -> Self {
-        let mut driver = Self::cold_with(io_queues, pool);
+        Self::with(io_queues, pool, MemoryDisk::new())
+    }
+
+    /// The same with a disk that is held back.
+    pub fn with_throttle(io_queues: u16, threads: usize, throttle: Arc<dyn Throttle>) -> Self {
+        let disk = MemoryDisk::new();
+        assert!(disk.throttle.set(throttle).is_ok());
+        Self::with(io_queues, Pool::new(threads), disk)
+    }
+
+    fn with(io_queues: u16, pool: Pool, disk: Arc<MemoryDisk>) -> Self {
+        let mut driver = Self::cold_with(io_queues, pool, disk);
         driver.enable_msix();
         driver.enable();
         for id in 1..=io_queues {
