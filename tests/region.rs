@@ -188,6 +188,37 @@ fn volumes_come_and_go_and_make_images() {
 }
 
 #[test]
+fn volumes_have_types_and_an_instance_their_limits() {
+    let Some(home) = home("volumes_have_types") else { return };
+    fn create<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
+        [&["volume", "create", "--size"], arguments].concat()
+    }
+    home.fails(&create(&["8G", "--volume-type", "io1"]), 254, "must contain the parameter iops");
+    home.fails(&create(&["8G", "--volume-type", "gp2", "--iops", "3000"]), 254, "not supported for gp2");
+    home.fails(&create(&["8G", "--volume-type", "st1"]), 254, "too small; minimum is 125GiB");
+    home.fails(&create(&["8G", "--volume-type", "gp4"]), 252, "expected gp2");
+    home.ok(&create(&["125G", "--volume-type", "st1", "--name", "slow"]));
+    let id = home.launch(&["--limits", "--name", "web", "--root-size", "8G", "--iops", "4000", "--throughput", "200"]);
+    let root = home.describe("web")["RootVolumeId"].as_str().unwrap().to_owned();
+    let describe = |volume: &str| -> Value {
+        serde_json::from_str(&home.ok(&["volume", "describe", volume, "-o", "json"])).unwrap()
+    };
+    let volume = describe(&root);
+    assert_eq!(
+        (&volume["VolumeType"], &volume["Iops"], &volume["Throughput"]),
+        (&"gp3".into(), &4000.into(), &200.into())
+    );
+    assert_eq!((&describe("slow")["VolumeType"], &describe("slow")["Iops"]), (&"st1".into(), &Value::Null));
+    home.ok(&["volume", "attach", "slow", "web"]);
+    home.ok(&["volume", "resize", "slow", "200G"]);
+    home.ok(&["snapshot", "create", "slow"]);
+    home.ok(&["volume", "detach", "--force", "slow"]);
+    home.ok(&["stop", "--force", &id]);
+    home.ok(&["start", &id]);
+    home.clean();
+}
+
+#[test]
 fn instance_store_disks_leave_no_files() {
     let Some(home) = home("instance_store_disks") else { return };
     let payload = home.payload.to_str().unwrap();

@@ -235,10 +235,19 @@ fn memory(plan: &Plan, monitor: Monitor, figures: &mut Figures) -> Result<(), Fa
     let mut guest = Guest::start(monitors::command(plan, monitor, Some("echo IDLE; sleep 1000")), &plan.work)?;
     guest.wait_for("IDLE")?;
     std::thread::sleep(Duration::from_secs(2));
-    let maps = fs::read_to_string(format!("/proc/{}/smaps", guest.id()))?;
-    let beyond =
-        beyond_guest(&maps, monitors::guest_mib(monitor) << 10).ok_or("no mapping is as large as the guest")?;
-    for (name, kib) in [("beyond-guest", beyond.files + beyond.anonymous), ("files", beyond.files)] {
+    let size = monitors::guest_mib(monitor) << 10;
+    // amiable's command watches the process that has the guest; QEMU's is that process.
+    let (mut beyond, mut watching) = (None, 0);
+    for process in guest.processes()? {
+        let (of_it, has_guest) = beyond_guest(&fs::read_to_string(format!("/proc/{process}/smaps"))?, size);
+        match has_guest {
+            true => beyond = Some(of_it),
+            false => watching += of_it.files + of_it.anonymous,
+        }
+    }
+    let beyond = beyond.ok_or("no mapping is as large as the guest")?;
+    let all = beyond.files + beyond.anonymous;
+    for (name, kib) in [("beyond-guest", all), ("files", beyond.files), ("command", watching)] {
         figures.add(format!("{}/memory/{name}", monitor.name()), "MB", kib as f64 * 1024.0 / 1e6);
     }
     Ok(())
@@ -253,8 +262,8 @@ struct Beyond {
     anonymous: u64,
 }
 
-/// The mapping that is as large as the guest's memory is the guest's memory.
-fn beyond_guest(maps: &str, guest_kib: u64) -> Option<Beyond> {
+/// The mapping that is as large as the guest's memory is the guest's memory; and whether there is one.
+fn beyond_guest(maps: &str, guest_kib: u64) -> (Beyond, bool) {
     let field =
         |line: &str, name: &str| line.strip_prefix(name)?.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok();
     let (mut size, mut pss, mut in_file, mut found) = (0, 0, false, false);
@@ -279,5 +288,5 @@ fn beyond_guest(maps: &str, guest_kib: u64) -> Option<Beyond> {
             beyond.files += pss - anonymous;
         }
     }
-    found.then_some(beyond)
+    (beyond, found)
 }

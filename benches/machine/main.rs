@@ -48,6 +48,7 @@
 //! | `net/send`, `net/receive` | TCP throughput, guest → host and host → guest, MB/s | |
 //! | `memory/beyond-guest` | PSS of the idle guest's process without the guest's RAM, MB | 3 MB |
 //! | `memory/files` | the part of it that is pages of files (program and libraries), which instances share, MB | |
+//! | `memory/command` | PSS of the command that watches it, MB; there is none with `run --detach`, nor with QEMU | |
 //! | `test/verdict` | exec to the verdict of a one-line script on debian-12, s; with QEMU, a NoCloud seed with the same script, to cloud-init's last line | half of QEMU's |
 //!
 //! amiable's disk is its NVMe controller over a copy-on-write volume, without `--throw-away`: flushes are real. QEMU's is

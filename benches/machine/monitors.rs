@@ -157,9 +157,14 @@ impl Guest {
         Err(self.failure(&format!("it ended without saying {start:?}")))
     }
 
-    /// The process's id.
-    pub fn id(&self) -> u32 {
-        self.child.id()
+    /// The ids of the process and of those that it started.
+    pub fn processes(&self) -> Result<Vec<u32>, Failure> {
+        let mut all = vec![self.child.id()];
+        for thread in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let children = std::fs::read_to_string(thread?.path().join("children"))?;
+            all.extend(children.split_whitespace().filter_map(|id| id.parse::<u32>().ok()));
+        }
+        Ok(all)
     }
 
     /// Up to its end.

@@ -39,3 +39,11 @@ fn other_versions_and_errors_are_told_apart() {
     assert_eq!(judge(Ok(11), INTEL), Err(NotUsable::ApiVersion(11)));
     assert!(matches!(judge(os(libc::EMFILE), INTEL), Err(NotUsable::Open(_))));
 }
+
+#[test]
+fn one_processor_speaks_for_all() {
+    let (first, all) = (first_processor().unwrap(), std::fs::read_to_string("/proc/cpuinfo").unwrap());
+    assert!(first.len() <= all.len());
+    assert_eq!(first.lines().filter(|line| line.starts_with("flags")).count(), 1);
+    assert_eq!(hardware(&first), hardware(&all));
+}

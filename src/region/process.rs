@@ -38,6 +38,7 @@ use crate::host::sandbox::{self, Rules};
 use crate::host::session::Update;
 use crate::host::spec::{InstanceSpec, PortForward};
 use crate::host::stage::Stage;
+use crate::vmm::memory::THREAD_STACK;
 
 /// The command's name for the new process; see [`main`].
 pub const COMMAND: &str = "instance-process";
@@ -149,6 +150,8 @@ impl Starting {
         let (ours, theirs) = UnixStream::pair()?;
         Command::new(std::env::current_exe()?)
             .arg(COMMAND)
+            // Stacks of less than a huge page each: on hosts that give those to all, one of 2 MiB may become one at its first use.
+            .env("RUST_MIN_STACK", THREAD_STACK.to_string())
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::null())
             .spawn()?;
@@ -288,7 +291,7 @@ fn shut_in(paths: &Paths, given: &[PathBuf]) {
     }
 }
 
-/// Keeps the instance's record. The store is opened when there is something to write, after the guest runs.
+/// Keeps the instance's record. The store is open while there is something to write, after the guest runs.
 struct Keeper {
     paths: Paths,
     region: Option<Region>,
@@ -324,7 +327,11 @@ impl Keeper {
                 self.lock = None;
                 result
             }
-            _ => Ok(()),
+            // What was written was told of: the store is closed, and takes no memory, until there is something again.
+            _ => {
+                self.region = None;
+                Ok(())
+            }
         };
         if let Err(error) = result {
             // The record will be put right by the next command that looks at it.

@@ -22,7 +22,8 @@ unsafe extern "C" fn release(info: *mut libc::dl_phdr_info, _size: usize, _data:
         let info = &*info;
         (info.dlpi_addr as usize, std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()))
     };
-    for range in headers.iter().filter_map(|header| unwritten(base, header)) {
+    // The headers lie in the first segment themselves: it goes last.
+    for range in headers.iter().rev().filter_map(|header| unwritten(base, header)) {
         // SAFETY: the pages are those of a segment that is never written, relocations included, so each is as it is in the file,
         // from which it is mapped again when it is touched next, be it by this very function.
         unsafe { libc::madvise(range.start as *mut c_void, range.len(), libc::MADV_DONTNEED) };

@@ -67,8 +67,11 @@ impl Groundwork {
         self.size == size && self.topology == topology && self.loading.as_ref().is_none_or(|l| l.is_of(kernel))
     }
 
-    /// Wait for KVM.
+    /// Wait for KVM, and help with the kernel meanwhile.
     pub fn finish(self) -> Result<Ground, MachineError> {
+        if let Some(loading) = &self.loading {
+            while !self.virtual_machine.is_finished() && loading.help()? {}
+        }
         let panicked = |_| MachineError::Thread(io::Error::other("the thread that sets up KVM panicked"));
         let (vm, vcpus) = self.virtual_machine.join().map_err(panicked)??;
         Ok(Ground { memory: self.memory, vm, vcpus, loading: self.loading })

@@ -52,11 +52,15 @@ struct Work {
 }
 
 impl Work {
+    /// Copy a piece, unless all are taken.
+    fn one(&self) -> io::Result<bool> {
+        let Some(piece) = self.pieces.get(self.next.fetch_add(1, Ordering::Relaxed)) else { return Ok(false) };
+        copy(&self.memory, &self.file, *piece).map(|()| true)
+    }
+
     /// Copy pieces until none is left.
     fn run(&self) -> io::Result<()> {
-        while let Some(piece) = self.pieces.get(self.next.fetch_add(1, Ordering::Relaxed)) {
-            copy(&self.memory, &self.file, *piece)?;
-        }
+        while self.one()? {}
         Ok(())
     }
 }
@@ -92,6 +96,14 @@ pub fn begin(memory: &GuestMemory, file: &Arc<File>, segments: &[Segment]) -> Co
 }
 
 impl Copying {
+    /// Help with the copy for a moment. `false`: there is nothing to help with any more.
+    ///
+    /// # Errors
+    /// The file could not be read.
+    pub fn help(&self) -> io::Result<bool> {
+        self.work.one()
+    }
+
     /// Copy what is left, and wait for the others.
     ///
     /// # Errors

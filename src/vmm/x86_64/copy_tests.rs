@@ -23,7 +23,10 @@ fn data_arrives_and_holes_stay_untouched() {
     file.write_all_at(&data, 4096).unwrap();
     file.write_all_at(&data, 16 * MIB).unwrap();
     let segment = Segment { offset: 4096, address: 16 * MIB + 4096, file_size: 25 * MIB - 4096, memory_size: 30 * MIB };
-    begin(&memory, &Arc::new(file), &[segment]).finish().unwrap();
+    let copying = begin(&memory, &Arc::new(file), &[segment]);
+    while copying.help().unwrap() {}
+    assert!(!copying.help().unwrap());
+    copying.finish().unwrap();
     let mut seen = vec![0; data.len()];
     for start in [16 * MIB + 4096, 32 * MIB] {
         memory.read_slice(&mut seen, GuestAddress(start)).unwrap();

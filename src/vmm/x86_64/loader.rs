@@ -127,6 +127,11 @@ pub struct Loading {
 }
 
 impl Loading {
+    /// Help with it for a moment. `false`: there is nothing to help with any more.
+    pub fn help(&self) -> Result<bool, LoadError> {
+        self.copying.help().map_err(|e| LoadError::Read("kernel", e))
+    }
+
     /// Whether it is this kernel: the same file, however it was opened.
     pub fn is_of(&self, kernel: &Kernel) -> bool {
         let Kernel::Elf(file) = kernel else { return false };
