@@ -147,6 +147,8 @@ fn restart_the_machine(home: &Home, processes: &[i32]) {
     }
     for entry in std::fs::read_dir(home.folder().join("state/instances")).unwrap().flatten() {
         let lock = entry.path().join("lock");
+        // Threads of a zombie may still be on their way out, and hold it.
+        until("its lock is free", || std::fs::File::open(&lock).unwrap().try_lock().is_ok());
         let signed = std::fs::read_to_string(&lock).unwrap();
         // A number that some other process has by now.
         let other = signed.lines().nth(1).unwrap().replace(|c: char| c.is_ascii_hexdigit(), "0");
