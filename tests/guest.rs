@@ -233,3 +233,43 @@ fn a_script_that_hangs_ends_with_124_and_what_it_did() {
     assert!(log.contains("waiting for Godot"));
     assert!(log.contains("last metadata request: "));
 }
+
+/// Looks at the instance-store disk behind the volume, marks it, and restarts; in the second boot it looks for the mark.
+const STORE: &str = r#"#cloud-boothook
+#!/bin/sh
+say() { echo "STORE $1=[$2]" > /dev/console; }
+disk=/dev/nvme2n1
+if [ "$(head -c 6 $disk)" = MARKED ]; then say reboot survived; poweroff -f; fi
+say model "$(sed 's/ *$//' /sys/class/nvme/nvme2/model)"
+say serial "$(cut -c 1-3 /sys/class/nvme/nvme2/serial)$(tr -d ' \n' < /sys/class/nvme/nvme2/serial | wc -c)"
+say size "$(cat /sys/block/nvme2n1/size)"
+say pci "$(cat /sys/class/nvme/nvme2/device/vendor /sys/class/nvme/nvme2/device/device | paste -sd:)"
+say volume "$(sed 's/ *$//' /sys/class/nvme/nvme1/model)"
+say mapping "$(curl -s http://169.254.169.254/latest/meta-data/block-device-mapping/ | paste -sd' ')"
+printf MARKED | dd of=$disk conv=fsync 2>/dev/null
+reboot -f
+"#;
+
+#[test]
+fn instance_store_disks_survive_a_reboot_and_no_stop() {
+    let Some(lab) = lab("instance_store_disks", "debian-12") else { return };
+    let hook = lab.file("store.sh", STORE.as_bytes());
+    let run = lab.run(&["run", "debian-12", "-t", "c5d.large", "--name", "store", "--volume", "1G", "-u", &hook]);
+    let console = text(&run.stdout);
+    for line in [
+        "STORE model=[Amazon EC2 NVMe Instance Storage]",
+        "STORE serial=[AWS20]",
+        "STORE size=[97656250]",
+        "STORE pci=[0x1d0f:0xcd01]",
+        "STORE volume=[Amazon Elastic Block Store]",
+        "STORE mapping=[ami ebs1 root]",
+        "STORE reboot=[survived]",
+    ] {
+        assert!(console.contains(line), "{line}");
+    }
+    // Stopped and started it is another, empty disk.
+    lab.run(&["start", "store"]);
+    let described = lab.run(&["console", "store", "--follow"]);
+    assert_eq!(text(&described.stdout).matches("STORE model=").count(), 2);
+    lab.run(&["terminate", "store"]);
+}

@@ -186,3 +186,100 @@ fn volumes_come_and_go_and_make_images() {
     assert_eq!(home.volumes(), 0);
     assert!(!image.is_empty());
 }
+
+#[test]
+fn volumes_have_types_and_an_instance_their_limits() {
+    let Some(home) = home("volumes_have_types") else { return };
+    fn create<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
+        [&["volume", "create", "--size"], arguments].concat()
+    }
+    home.fails(&create(&["8G", "--volume-type", "io1"]), 254, "must contain the parameter iops");
+    home.fails(&create(&["8G", "--volume-type", "gp2", "--iops", "3000"]), 254, "not supported for gp2");
+    home.fails(&create(&["8G", "--volume-type", "st1"]), 254, "too small; minimum is 125GiB");
+    home.fails(&create(&["8G", "--volume-type", "gp4"]), 252, "expected gp2");
+    home.ok(&create(&["125G", "--volume-type", "st1", "--name", "slow"]));
+    let id = home.launch(&["--limits", "--name", "web", "--root-size", "8G", "--iops", "4000", "--throughput", "200"]);
+    let root = home.describe("web")["RootVolumeId"].as_str().unwrap().to_owned();
+    let describe = |volume: &str| -> Value {
+        serde_json::from_str(&home.ok(&["volume", "describe", volume, "-o", "json"])).unwrap()
+    };
+    let volume = describe(&root);
+    assert_eq!(
+        (&volume["VolumeType"], &volume["Iops"], &volume["Throughput"]),
+        (&"gp3".into(), &4000.into(), &200.into())
+    );
+    assert_eq!((&describe("slow")["VolumeType"], &describe("slow")["Iops"]), (&"st1".into(), &Value::Null));
+    home.ok(&["volume", "attach", "slow", "web"]);
+    home.ok(&["volume", "resize", "slow", "200G"]);
+    home.ok(&["snapshot", "create", "slow"]);
+    home.ok(&["volume", "detach", "--force", "slow"]);
+    home.ok(&["stop", "--force", &id]);
+    home.ok(&["start", &id]);
+    home.clean();
+}
+
+#[test]
+fn instance_store_disks_leave_no_files() {
+    let Some(home) = home("instance_store_disks") else { return };
+    let payload = home.payload.to_str().unwrap();
+    // 1 x 75 GB; 1 x 150 GB: files as sparse as any.
+    let id = home.ok(&["run", "tiny", "-t", "m5d.large", "-d", "--volume", "1G", "--kernel", payload]);
+    let open = |id: &str| {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", home.process(id))).unwrap().flatten();
+        let stores = open.filter(|fd| {
+            std::fs::read_link(fd.path()).is_ok_and(|path| path.to_str().is_some_and(|path| path.contains("-store")))
+        });
+        stores.map(|fd| std::fs::metadata(fd.path()).unwrap().len()).collect::<Vec<_>>()
+    };
+    assert_eq!(open(&id), [75_000_000_000]);
+    assert_eq!(home.volumes(), 4, "two volumes of two files");
+    home.ok(&["stop", "--force", &id]);
+    // A type with more disks than there are slots behind the volumes' makes them move.
+    home.ok(&["modify", &id, "-t", "m5d.xlarge"]);
+    home.ok(&["start", &id]);
+    assert_eq!(open(&id), [150_000_000_000]);
+    home.kill(home.process(&id));
+    until("it is gone", || home.state(&id) == "stopped");
+    assert_eq!(home.volumes(), 4);
+    home.ok(&["terminate", &id]);
+    assert_eq!(home.volumes(), 0);
+}
+
+#[test]
+fn lists_are_filtered_and_tags_change() {
+    let Some(home) = home("lists_are_filtered") else { return };
+    let web = home.launch(&["--name", "web", "--tag", "env=dev"]);
+    let other = home.launch(&["--name", "db"]);
+    let volume = home.ok(&["volume", "create", "--size", "1G", "--name", "data"]);
+    let ids = |filters: &[&str]| {
+        let ls = [&["ls"], filters].concat();
+        home.list(&ls, "Instances").iter().map(|i| i["InstanceId"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&["--filters", "Name=tag:env,Values=d*,test"]), std::slice::from_ref(&web));
+    assert_eq!(
+        ids(&["--filters", "Name=tag:Name,Values=db", "Name=instance-type,Values=t2.*"]),
+        std::slice::from_ref(&other)
+    );
+    home.fails(&["ls", "--filters", "colour=red"], 254, "The filter 'colour' is invalid (InvalidParameterValue)");
+    home.fails(&["ls", "--filters", "colour"], 2 + 250, "for a filter");
+    assert_eq!(home.ok(&["tag", "add", "db", "env=prod", "team="]), "Name=db\nenv=prod\nteam=");
+    assert_eq!(ids(&["--filter", "tag:env=prod"]), std::slice::from_ref(&other));
+    assert_eq!(home.ok(&["tag", "rm", "db", "team", "env"]), "Name=db");
+    home.ok(&["tag", "add", &volume, "env=prod"]);
+    assert_eq!(home.list(&["volume", "ls", "--filters", "tag:env=prod"], "Volumes").len(), 1);
+    home.ok(&["tag", "add", "tiny", "env=prod"]);
+    assert_eq!(home.list(&["image", "ls", "--filters", "tag:env=prod", "name=t*"], "Images").len(), 1);
+    home.fails(&["tag", "add", "nobody", "a=b"], 254, "InvalidID");
+
+    // The metadata options change while it runs; a tag whose key the metadata can't show is refused then.
+    home.ok(&["modify", "web", "--metadata-options", "HttpTokens=required,InstanceMetadataTags=enabled"]);
+    let options = home.describe("web")["MetadataOptions"].clone();
+    assert_eq!((&options["HttpTokens"], &options["HttpPutResponseHopLimit"]), (&"required".into(), &1.into()));
+    assert_eq!(ids(&["--filters", "metadata-options.http-tokens=required"]), std::slice::from_ref(&web));
+    home.fails(&["tag", "add", "web", "a b=c"], 254, "is not a valid tag key");
+    home.fails(&["modify", "web", "--metadata-options", "HttpTokens=maybe"], 254, "InvalidParameterValue");
+    home.ok(&["terminate", "web", "db"]);
+    assert_eq!(ids(&[]), [""; 0]);
+    assert_eq!(ids(&["--all"]).len(), 2);
+    assert_eq!(ids(&["--filters", "instance-state-name=terminated", "tag:Name=web"]), [web]);
+}

@@ -9,6 +9,7 @@ use super::output::{human_size, write_out};
 use crate::emulate::kvm_usable;
 use crate::host::emulated;
 use crate::host::sandbox::{Enforced, probe};
+use crate::region::Region;
 use crate::region::capacity::{host_facts, resolvers};
 
 /// A look at one thing.
@@ -87,6 +88,7 @@ pub fn run() -> Result<u8, CliError> {
             n => Ok(n.to_string()),
         },
     });
+    checks.extend(leftovers(&region));
     let mut fatal = false;
     for check in checks {
         let (mark, text, mend) = match check.result {
@@ -102,6 +104,16 @@ pub fn run() -> Result<u8, CliError> {
         }
     }
     Ok(if fatal { exit::ENVIRONMENT } else { 0 })
+}
+
+/// What interrupted commands and lost files left.
+fn leftovers(region: &Region) -> Vec<Check> {
+    let trouble = |why: String, mend| Check { what: "leftovers", result: Err(Trouble { why, mend, fatal: false }) };
+    match region.leftovers() {
+        Ok(none) if none.is_empty() => vec![Check { what: "leftovers", result: Ok("none".to_owned()) }],
+        Ok(some) => some.into_iter().map(|leftover| trouble(leftover.what, Some(leftover.mend))).collect(),
+        Err(error) => vec![trouble(error.to_string(), None)],
+    }
 }
 
 /// Space for images and volumes. The directory may not be there yet: then its nearest parent counts.

@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use super::args::{ExportForm, ImageCommand, OutputArgs, OutputForm};
+use super::args::{ExportForm, ImageCommand, ListArgs, OutputArgs, OutputForm};
 use super::error::{CliError, exit};
 use super::output::{human_size, print_list, print_value, write_out};
 use super::{lifecycle, open_region, region_error};
@@ -38,7 +38,7 @@ pub fn run(command: ImageCommand, emulate: bool, started: Instant) -> Result<(),
         ImageCommand::Pull { source: Some(source), name, checksum, replace, .. } => {
             pull(&source, name.as_deref(), checksum.as_deref(), replace)
         }
-        ImageCommand::Ls(output) => list(&open_region()?, &output),
+        ImageCommand::Ls(wanted) => list(&open_region()?, &wanted),
         ImageCommand::Describe { image, output } => {
             let region = open_region()?;
             let image = region.image(&image).map_err(|e| region_error(&e).next("amiable image ls"))?;
@@ -157,9 +157,10 @@ fn list_catalogue() -> Result<(), CliError> {
     )
 }
 
-fn list(region: &Region, output: &OutputArgs) -> Result<(), CliError> {
-    let images = region.images().map_err(|e| region_error(&e))?;
-    if images.is_empty() && output.output == OutputForm::Table {
+fn list(region: &Region, wanted: &ListArgs) -> Result<(), CliError> {
+    let output = &wanted.output;
+    let images = region.images_that_fit(&wanted.filters()).map_err(|e| region_error(&e))?;
+    if images.is_empty() && wanted.filters.is_empty() && output.output == OutputForm::Table {
         eprintln!("no images yet; try: amiable image pull debian-12, or: amiable image import FILE --name NAME");
     }
     print_list(

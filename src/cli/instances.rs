@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::args::{OutputArgs, OutputForm};
+use super::args::{ListArgs, OutputArgs, OutputForm};
 use super::error::{CliError, exit};
 use super::output::{print_list, print_value};
 use super::{open_region, records, region_error};
@@ -14,11 +14,15 @@ pub(super) fn not_found(error: &RegionError) -> CliError {
 }
 
 /// `amiable ls`.
-pub fn list(output: &OutputArgs) -> Result<(), CliError> {
-    let mut instances = open_region()?.instances().map_err(|e| region_error(&e))?;
-    // As everywhere, terminated instances are no news; `describe` still finds them.
-    instances.retain(|i| i.state.name != StateName::Terminated);
-    if instances.is_empty() && output.output == OutputForm::Table {
+pub fn list(list: &ListArgs, all: bool) -> Result<(), CliError> {
+    let (filters, output) = (list.filters(), &list.output);
+    let mut instances = open_region()?.instances_that_fit(&filters).map_err(|e| region_error(&e))?;
+    // As everywhere, terminated instances are no news; `describe` still finds them, and whoever asks for a state gets it.
+    let asked = all || filters.has("instance-state-name") || filters.has("instance-state-code");
+    instances.retain(|i| asked || i.state.name != StateName::Terminated);
+    if instances.is_empty() && output.output == OutputForm::Table && !list.filters.is_empty() {
+        eprintln!("no instances fit");
+    } else if instances.is_empty() && output.output == OutputForm::Table {
         eprintln!("no instances; try: amiable run IMAGE --user-data FILE");
     }
     print_list(

@@ -9,7 +9,7 @@ use super::error::{CliError, exit};
 use super::instances::not_found;
 use super::output::write_out;
 use super::progress::Progress;
-use super::{launch, open_region, region_error, report, run, terminal, types, user_data};
+use super::{launch, open_region, region_error, report, run, tags, terminal, types, user_data};
 use crate::ec2::instance_types::check_runnable;
 use crate::host::control::{Message, Request};
 use crate::host::logs::{GUEST_LOGS, OUTPUT_LOG};
@@ -22,6 +22,9 @@ use crate::region::{Modification, Region};
 
 /// A process that was told to end does so within the guest's grace; in the emulated host that is ten minutes.
 const MOST_PATIENCE: Duration = Duration::from_secs(900);
+
+/// After this time it is asked whether the process listens at all.
+const A_WHILE: Duration = Duration::from_secs(10);
 
 /// Do something with each of several instances. What fails does not keep the others from it; the worst status is answered.
 fn each(keys: &[String], mut work: impl FnMut(&mut Region, &Instance) -> Result<u8, CliError>) -> Result<u8, CliError> {
@@ -61,7 +64,16 @@ pub fn stop(keys: &[String], force: bool, wait: bool) -> Result<u8, CliError> {
 
 /// Wait until the instance's process has ended.
 fn settle(region: &mut Region, id: &str) -> Result<StateName, CliError> {
-    if !region.await_end(id, MOST_PATIENCE).map_err(|e| region_error(&e))? {
+    let failed = |e: RegionError| region_error(&e);
+    let mut ended = region.await_end(id, A_WHILE).map_err(failed)?;
+    if !ended && region.reconcile().map_err(failed)?.iter().any(|deaf| deaf == id) {
+        return Err(CliError::new(exit::OTHER, format!("the process of {id} hangs"))
+            .next(format!("amiable stop --force {id}, or: amiable terminate {id}")));
+    }
+    if !ended {
+        ended = region.await_end(id, MOST_PATIENCE).map_err(failed)?;
+    }
+    if !ended {
         let what = format!("the process of {id} does not end");
         return Err(CliError::new(exit::OTHER, what).next(format!("amiable stop --force {id}")));
     }
@@ -165,14 +177,19 @@ pub fn modify(args: ModifyArgs) -> Result<(), CliError> {
         user_data: data,
         shutdown_behavior: args.shutdown_behavior.map(Into::into),
         termination_protection: args.termination_protection,
+        metadata_options: args.metadata_options,
         security_groups: Some(args.security_group).filter(|groups| !groups.is_empty()),
     };
+    let shown = change.metadata_options.is_some();
     let id = &instance.instance_id;
     region.modify_instance(id, change).map_err(|e| match e.code() {
         Some("IncorrectInstanceState") => region_error(&e).next(format!("amiable stop {id}")),
         Some("InvalidGroup.NotFound") => region_error(&e).next("amiable security-group ls"),
         _ => region_error(&e),
     })?;
+    if shown {
+        tags::show(&region, id);
+    }
     write_out(&format!("{id}\n"))
 }
 

@@ -20,6 +20,7 @@ mod report;
 mod run;
 mod security_groups;
 mod ssh;
+mod tags;
 mod terminal;
 mod types;
 mod user_data;
@@ -76,7 +77,7 @@ fn dispatch(cli: Cli, started: Instant) -> Result<u8, CliError> {
         Command::Lint(args) => user_data::run(&args)?,
         Command::Image(command) => image::run(command, emulate, started)?,
         Command::Type(command) => types::run(command)?,
-        Command::Ls(output) => instances::list(&output)?,
+        Command::Ls { all, list } => instances::list(&list, all)?,
         Command::Describe { instance, output } => instances::describe(&instance, &output)?,
         Command::Console { instance, attach: true, .. } => lifecycle::attach(&instance)?,
         Command::Console { instance, follow, .. } => instances::console(&instance, follow)?,
@@ -94,6 +95,7 @@ fn dispatch(cli: Cli, started: Instant) -> Result<u8, CliError> {
         Command::Start { instances } => return lifecycle::start(&instances, emulate, started),
         Command::Reboot { instances } => return lifecycle::reboot(&instances),
         Command::Wait { state, instances, timeout } => return lifecycle::wait(state, &instances, timeout),
+        Command::Tag(command) => tags::run(command)?,
         Command::Modify(args) => lifecycle::modify(args)?,
         Command::Terminate { instances } => return lifecycle::terminate(&instances),
         Command::Completions { shell } => generate::completions(shell)?,
@@ -126,14 +128,29 @@ fn paths() -> Result<Paths, CliError> {
 
 fn open_region() -> Result<Region, CliError> {
     let mut region = Region::open(paths()?).map_err(|e| region_error(&e))?;
-    region.reconcile().map_err(|e| region_error(&e))?;
+    let deaf = match region.reconcile() {
+        Err(error) if error.is_no_room() => {
+            eprintln!("warning: what happened since can't be recorded: the disk is full");
+            Vec::new()
+        }
+        other => other.map_err(|e| region_error(&e))?,
+    };
+    for id in deaf {
+        eprintln!("note: {id} is to end, and its process hangs; try: amiable stop --force {id}");
+    }
     Ok(region)
 }
 
 /// The region's no, with EC2's code if it has one.
 fn region_error(error: &RegionError) -> CliError {
-    match error.code() {
+    let told = match error.code() {
         Some(code) => CliError::from_error(exit::REGION, error).code(code),
         None => CliError::from_error(exit::OTHER, error),
+    };
+    match error.is_no_room() {
+        true => told.next(
+            "amiable doctor tells what takes room; amiable prune, terminate, and volume, snapshot or image rm free it",
+        ),
+        false => told,
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::args::PUBLISH_ADDRESS;
+use crate::ec2::filters::Filter;
 use crate::region::VolumeRequest;
 
 /// A port of the guest on this machine.
@@ -93,6 +94,11 @@ pub fn key_value(text: &str) -> Result<(String, String), String> {
 pub fn volume(text: &str) -> Result<VolumeRequest, String> {
     let (bytes, device) = text.split_once(':').map_or((text, None), |(bytes, device)| (bytes, Some(device)));
     Ok(VolumeRequest { size: size(bytes)?, device: device.map(str::to_owned) })
+}
+
+/// `Name=instance-type,Values=t3.*` or `instance-type=t3.*`.
+pub fn filter(text: &str) -> Result<Filter, String> {
+    text.parse().map_err(|e: crate::ec2::Ec2Error| e.message)
 }
 
 /// A path; `file://` and `fileb://` before it are AWS habits and mean the same.

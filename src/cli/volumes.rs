@@ -37,16 +37,17 @@ pub fn volume(command: VolumeCommand) -> Result<(), CliError> {
                 .map_err(|e| region_error(&e))?;
             write_out(&format!("{}\n", made.volume_id))
         }
-        VolumeCommand::Ls(output) => {
-            let volumes = region.volumes().map_err(|e| region_error(&e))?;
-            if volumes.is_empty() && output.output == OutputForm::Table {
+        VolumeCommand::Ls(list) => {
+            let output = &list.output;
+            let volumes = region.volumes_that_fit(&list.filters()).map_err(|e| region_error(&e))?;
+            if volumes.is_empty() && list.filters.is_empty() && output.output == OutputForm::Table {
                 eprintln!("no volumes; try: amiable volume create --size 10G");
             }
             let attached = |volume: &Volume, what: fn(&crate::region::model::Attachment) -> &str| {
                 volume.attachments.first().map_or("-", what).to_owned()
             };
             print_list(
-                &output,
+                output,
                 "Volumes",
                 &volumes,
                 &[
@@ -110,13 +111,14 @@ pub fn snapshot(command: SnapshotCommand) -> Result<(), CliError> {
             let made = region.create_snapshot(&id, &description, name_tag(name)).map_err(|e| region_error(&e))?;
             write_out(&format!("{}\n", made.snapshot_id))
         }
-        SnapshotCommand::Ls(output) => {
-            let snapshots = region.snapshots().map_err(|e| region_error(&e))?;
-            if snapshots.is_empty() && output.output == OutputForm::Table {
+        SnapshotCommand::Ls(list) => {
+            let output = &list.output;
+            let snapshots = region.snapshots_that_fit(&list.filters()).map_err(|e| region_error(&e))?;
+            if snapshots.is_empty() && list.filters.is_empty() && output.output == OutputForm::Table {
                 eprintln!("no snapshots; try: amiable snapshot create VOLUME");
             }
             print_list(
-                &output,
+                output,
                 "Snapshots",
                 &snapshots,
                 &[

@@ -6,6 +6,7 @@
 
 pub mod base64_bytes;
 pub mod error;
+pub mod filters;
 pub mod ids;
 pub mod instance_types;
 pub mod metadata_options;

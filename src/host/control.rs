@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::event::{Control, VolumeChange};
+use super::event::{Control, MetadataChange, VolumeChange};
 use super::session::Mark;
 use super::spec::{PortForward, SecurityGroups};
 use super::verdict::Verdict;
@@ -67,6 +67,11 @@ pub enum Request {
     Volume {
         /// What.
         change: VolumeChange,
+    },
+    /// Show other metadata from now on.
+    Metadata {
+        /// What.
+        change: MetadataChange,
     },
     /// Filter by these security groups from now on.
     SecurityGroups {

@@ -17,7 +17,7 @@ use super::event::{Control, Event, Seen, read_events, write_line};
 use super::running::{OpenDisk, Running, StartError};
 use super::session::Session;
 use super::spec::{InstanceSpec, PortForward, ReadyFiles};
-use super::{bootfiles, firewall, services};
+use super::{bootfiles, firewall, services, store_disk};
 use crate::boot::SharedDisk;
 use crate::emulate::kernel::{KERNEL_VARIABLE, NotFound, Search};
 use crate::emulate::{Cache, Drive, Forward, Kernel, Protocol, Settings, SharedCommand, SharedHost};
@@ -59,8 +59,13 @@ const OUTER_LOOPBACK: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 /// count from `started`.
 pub fn start(tools: &Tools, spec: &InstanceSpec, records: &Path, started: Instant) -> Result<Running, StartError> {
     let host = Arc::new(SharedHost::open(Settings::new(&tools.state, tools.kernel.clone()))?);
-    let (command, forwards, plugs) = command(&host, spec)?;
-    let mut inner = command.start()?;
+    let (command, forwards, plugs) = command(&host, spec).inspect_err(|_| {
+        spec.instance_store.iter().for_each(|disk| drop(std::fs::remove_file(&disk.path)));
+    })?;
+    let inner = command.start();
+    // QEMU has them open, or will not open them any more: their names are not needed.
+    spec.instance_store.iter().for_each(|disk| drop(std::fs::remove_file(&disk.path)));
+    let mut inner = inner?;
     let (sender, seen) = mpsc::channel::<Seen>();
     let stdin = Arc::new(Mutex::new(inner.stdin.take()));
     let tell = move |event| sender.send(Seen { at: Instant::now(), event }).is_ok();
@@ -131,6 +136,10 @@ fn command(host: &SharedHost, spec: &InstanceSpec) -> Result<(SharedCommand, Vec
     let mut inner = spec.clone();
     for volume in std::iter::once(&mut inner.root).chain(&mut inner.volumes) {
         plug(&mut command, volume);
+    }
+    for disk in &mut inner.instance_store {
+        store_disk::create(disk)?;
+        disk.path = command.drive(Drive { path: disk.path.clone(), read_only: false, cache: Cache::Unsafe });
     }
     let mut drive = |path: &Path, read_only: bool| {
         let cache = if spec.root.throw_away { Cache::Unsafe } else { Cache::Writeback };

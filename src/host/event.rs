@@ -4,6 +4,7 @@
 //! line; [`read_events`] and [`write_event`] are the two ends. A line is bounded, and a line that is no event is a
 //! [`Event::Warning`], so that a broken stream is seen.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, Read, Write};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::spec::{PortForward, SecurityGroups, VolumeSpec};
 use super::stage::Stage;
+use crate::ec2::metadata_options::MetadataOptions;
 use crate::imds::LogEntry;
 use crate::storage::VolumePaths;
 
@@ -123,11 +125,27 @@ pub enum Control {
         /// What.
         change: VolumeChange,
     },
+    /// Show other metadata from now on; answered by [`Event::Answer`].
+    Metadata {
+        /// To know the answer by.
+        id: u64,
+        /// What.
+        change: MetadataChange,
+    },
     /// Tell what the vCPUs do.
     Describe,
     /// Look whether the console has a part of a line to show.
     #[serde(skip)]
     Remind,
+}
+
+/// What of the metadata can change while an instance runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MetadataChange {
+    /// All tags.
+    pub tags: BTreeMap<String, String>,
+    /// How the metadata service answers.
+    pub options: MetadataOptions,
 }
 
 /// A change to the volumes of a running instance.

@@ -233,6 +233,10 @@ fn obey(
                 machine.serial_input(&data);
             }
             (Control::Sync, Some(machine)) => machine.serial_sysrq(b's'),
+            (Control::Metadata { id, change }, _) => {
+                services.change(change);
+                tell(Event::Answer { id, error: None });
+            }
             (Control::SecurityGroups { id, groups }, _) => {
                 services.set_groups(&groups);
                 tell(Event::Answer { id, error: None });

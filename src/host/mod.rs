@@ -24,6 +24,7 @@ pub mod session;
 pub mod sockets;
 pub mod spec;
 pub mod stage;
+mod store_disk;
 pub mod verdict;
 mod volumes;
 pub mod watch;

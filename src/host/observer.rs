@@ -52,11 +52,23 @@ impl Observer {
     /// # Errors
     /// `NotFound` and `ConnectionRefused` where no process is; `Unsupported` if it is of another version.
     pub fn connect(path: &Path) -> io::Result<(Greeting, Self)> {
-        Self::over(sockets::connect(path)?)
+        Self::connect_within(path, GREETING)
+    }
+
+    /// The same, for one who can't wait long.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect), and `TimedOut` or `WouldBlock` from a process that hangs.
+    pub fn connect_within(path: &Path, patience: Duration) -> io::Result<(Greeting, Self)> {
+        Self::greeted(sockets::connect(path)?, patience)
     }
 
     /// Over a connected socket.
     pub fn over(stream: UnixStream) -> io::Result<(Greeting, Self)> {
+        Self::greeted(stream, GREETING)
+    }
+
+    fn greeted(stream: UnixStream, patience: Duration) -> io::Result<(Greeting, Self)> {
         let (sender, updates) = mpsc::channel();
         let (greet, greeting) = mpsc::channel();
         let input = stream.try_clone()?;
@@ -70,7 +82,18 @@ impl Observer {
             }
         })?;
         let lost = || io::Error::new(io::ErrorKind::ConnectionRefused, "the instance's process did not greet");
-        let greeting = greeting.recv_timeout(GREETING).map_err(|_| lost())?.map_err(|_| lost())?;
+        let greeting = match greeting.recv_timeout(patience) {
+            Ok(greeting) => greeting.map_err(|_| lost())?,
+            Err(RecvTimeoutError::Disconnected) => return Err(lost()),
+            Err(RecvTimeoutError::Timeout) => {
+                // The thread that listens ends with this.
+                let _ = stream.shutdown(std::net::Shutdown::Both);
+                return Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "the instance's process does not answer: it hangs",
+                ));
+            }
+        };
         if greeting.version != VERSION {
             let text = format!(
                 "the instance runs in another version of amiable (protocol {}, not {VERSION}): stop it with that",

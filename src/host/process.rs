@@ -357,6 +357,11 @@ impl Process {
                 self.asking.insert(self.questions, (peer, id));
                 orders(Control::Volume { id: self.questions, change });
             }
+            Said::Message(Message::Ask { id, request: Request::Metadata { change } }) => {
+                self.questions += 1;
+                self.asking.insert(self.questions, (peer, id));
+                orders(Control::Metadata { id: self.questions, change });
+            }
             Said::Message(Message::Ask { id, request: Request::SecurityGroups { groups } }) => {
                 self.questions += 1;
                 self.asking.insert(self.questions, (peer, id));

@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use super::event::Event;
+use super::event::{Event, MetadataChange};
 use super::firewall::Firewall;
 use super::instance::Tell;
 use super::running::StartError;
@@ -72,6 +72,13 @@ impl Services {
             tell: tell.clone(),
             published: Mutex::default(),
         })
+    }
+
+    /// Show other metadata from now on.
+    pub fn change(&self, change: MetadataChange) {
+        let mut metadata = self.metadata.lock().unwrap_or_else(PoisonError::into_inner);
+        (metadata.tags, metadata.options) = (change.tags, change.options);
+        self.imds.update(&metadata);
     }
 
     /// Filter by these groups from now on, and show them. Flows that are there go on.

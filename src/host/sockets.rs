@@ -8,6 +8,8 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
+
 /// Listen at `path` for processes of this user. A socket that an earlier process left is replaced, so the caller must know that
 /// there is no other.
 pub fn listen(path: &Path) -> io::Result<UnixListener> {
@@ -22,9 +24,17 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
 }
 
 /// Connect to the socket at `path`.
+///
+/// # Errors
+/// `WouldBlock` where the other side has stopped taking connections and its queue is full: it is not waited for.
 pub fn connect(path: &Path) -> io::Result<UnixStream> {
     let (_directory, short) = short(path)?;
-    UnixStream::connect(short)
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(&short)?)?;
+    let stream = UnixStream::from(socket);
+    stream.set_nonblocking(false)?;
+    Ok(stream)
 }
 
 /// Whether the peer is this user or root.
@@ -45,6 +55,22 @@ fn short(path: &Path) -> io::Result<(File, PathBuf)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_who_takes_no_connections_is_not_waited_for() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("control");
+        let _listener = listen(&path).unwrap();
+        let mut waiting = Vec::new();
+        let refused = loop {
+            match connect(&path) {
+                Ok(stream) => waiting.push(stream),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
+        assert!(!waiting.is_empty());
+    }
 
     #[test]
     fn paths_may_be_longer_than_an_address_has_room_for() {

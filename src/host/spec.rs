@@ -30,6 +30,9 @@ pub struct InstanceSpec {
     /// The other volumes.
     #[serde(default)]
     pub volumes: Vec<VolumeSpec>,
+    /// The instance-store disks of its type.
+    #[serde(default)]
+    pub instance_store: Vec<StoreDisk>,
     /// What is booted.
     pub boot: BootSpec,
     /// The network interface and what is behind it.
@@ -70,12 +73,32 @@ pub struct LimitsSpec {
     pub instance: Option<Performance>,
 }
 
+/// An instance-store disk: empty when the instance starts, gone when it stops.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreDisk {
+    /// `AWS` and 17 hexadecimal digits.
+    pub serial: String,
+    /// The PCI slot.
+    pub slot: u8,
+    /// Its file, which is made when the instance starts; or a block device.
+    pub path: PathBuf,
+    /// Size in bytes.
+    pub size: u64,
+}
+
 /// The root volume's slot: in front of the NIC's, as on Nitro.
 pub const ROOT_SLOT: u8 = 4;
 /// The first NIC's slot: `ens5`.
 pub const NIC_SLOT: u8 = 5;
 /// Where volumes beside the root volume go. Slot 2 has the entropy device.
 pub const VOLUME_SLOTS: std::ops::RangeInclusive<u8> = 6..=31;
+
+/// The slots of so many instance-store disks: the last ones, so that the guest counts them after its volumes, as on Nitro.
+pub fn store_slots(disks: u32) -> std::ops::RangeInclusive<u8> {
+    let most = VOLUME_SLOTS.end() - VOLUME_SLOTS.start();
+    let disks = u8::try_from(disks).unwrap_or(most).min(most);
+    VOLUME_SLOTS.end() + 1 - disks..=*VOLUME_SLOTS.end()
+}
 
 /// What is booted.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

@@ -10,10 +10,11 @@ use super::event::End;
 use super::event::{Event, VolumeChange};
 use super::instance::{Tell, failed};
 use super::running::StartError;
-use super::spec::{InstanceSpec, VOLUME_SLOTS, VolumeSpec};
+use super::spec::{InstanceSpec, StoreDisk, VOLUME_SLOTS, VolumeSpec};
+use super::store_disk;
 use crate::boot::Disk;
 use crate::storage::limits::{InstanceLimits, Limited, Limits};
-use crate::storage::{LiveVolume, OpenMode};
+use crate::storage::{LiveVolume, OpenMode, RawImage};
 use crate::vmm::config::{VolumeConfig, VolumeIdentity};
 use crate::vmm::machine::MachineHandle;
 
@@ -63,6 +64,8 @@ pub(super) struct Volumes {
     shared: Option<Shared>,
     /// The root volume first.
     attached: Mutex<Vec<Attached>>,
+    /// The instance-store disks: they stay.
+    stores: Vec<(StoreDisk, Arc<RawImage>)>,
     /// Held while one change is made.
     changing: Mutex<()>,
 }
@@ -77,10 +80,15 @@ impl Volumes {
         for volume in &spec.volumes {
             attached.push(Attached::open(volume.clone(), shared.as_ref())?);
         }
+        let mut stores = Vec::new();
+        for disk in &spec.instance_store {
+            stores.push((disk.clone(), store_disk::open(disk)?));
+        }
         Ok(Volumes {
             root: attached[0].volume.clone(),
             shared,
             attached: Mutex::new(attached),
+            stores,
             changing: Mutex::default(),
         })
     }
@@ -92,7 +100,9 @@ impl Volumes {
 
     /// What a machine is built with.
     pub fn configs(&self) -> Vec<VolumeConfig> {
-        self.lock().iter().enumerate().map(|(index, attached)| attached.config(index == 0)).collect()
+        let attached = self.lock();
+        let volumes = attached.iter().enumerate().map(|(index, attached)| attached.config(index == 0));
+        volumes.chain(self.stores.iter().map(|(disk, file)| store_disk::config(disk, file.clone()))).collect()
     }
 
     /// Forget volumes that the guest lets go of on its own.

@@ -4,6 +4,7 @@
 //! what a running instance holds is always recorded, and whoever is killed in between leaves `attaching` or `detaching`, which the
 //! same command brings to its end.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::error::RegionError;
@@ -11,14 +12,17 @@ use super::model::{Attachment, AttachmentState, Instance, StateName, Volume, Vol
 use super::store::Tables;
 use super::volumes::{Places, put_volume, read, volumes_of};
 use super::{Region, now};
-use crate::ec2::Ec2Error;
+use crate::ec2::{Ec2Error, instance_types};
 use crate::host::control::Request;
 use crate::host::event::VolumeChange;
 use crate::host::observer::Observer;
-use crate::host::spec::{ROOT_SLOT, VOLUME_SLOTS};
+use crate::host::spec::{ROOT_SLOT, VOLUME_SLOTS, store_slots};
 
 /// How long a process may take for a change: a guest has half a minute to let go of a volume, ten times so long when emulated.
 const PATIENCE: Duration = Duration::from_secs(400);
+/// How a process tells of a full disk and of a used-up quota: ENOSPC and EDQUOT in Rust's words.
+const NO_ROOM: [&str; 2] = ["(os error 28)", "(os error 122)"];
+
 impl Region {
     /// Attach a volume to an instance, running or stopped, as `device`; the next free name if not said. Answers the name.
     ///
@@ -52,8 +56,10 @@ impl Region {
             Ok((volume, device))
         })?;
         super::step::reached("attach: recorded");
-        let spec = Places { paths: &self.paths }.volume_spec(&volume, &device, false);
-        let told = self.change_volume(instance_id, VolumeChange::Attach { volume: spec });
+        let places = Places { paths: &self.paths };
+        let spec = places.volume_spec(&volume, &device, false);
+        let told = places.settle_size(&volume);
+        let told = told.and_then(|()| self.change_volume(instance_id, VolumeChange::Attach { volume: spec }));
         if let Err(error) = told {
             self.edit(volume_id, release)?;
             return Err(error);
@@ -79,7 +85,8 @@ impl Region {
             };
             let instance: Option<Instance> = tables.instance(&instance_id)?;
             let is_root = instance.as_ref().is_some_and(|i| i.root_volume_id == volume_id);
-            if is_root && instance.is_some_and(|i| i.state.name != StateName::Stopped) {
+            let lets_go = |state| matches!(state, StateName::Stopped | StateName::Terminated);
+            if is_root && instance.is_some_and(|i| !lets_go(i.state.name)) {
                 let text = format!("Unable to detach root volume '{volume_id}' from instance '{instance_id}'");
                 return Err(Ec2Error::new("OperationNotPermitted", text).into());
             }
@@ -104,7 +111,16 @@ impl Region {
         match Observer::connect(&self.paths.control(instance_id)) {
             Ok((_, mut observer)) => {
                 let answer = observer.ask(Request::Volume { change }, PATIENCE);
-                answer.map_err(|error| Ec2Error::new("IncorrectState", format!("{instance_id}: {error}")).into())
+                answer.map_err(|error| {
+                    let text = format!("{instance_id}: {error}");
+                    match NO_ROOM.iter().any(|number| text.contains(number)) {
+                        true => RegionError::NoRoom {
+                            code: "InsufficientVolumeCapacity",
+                            source: Box::new(RegionError::Other(text)),
+                        },
+                        false => Ec2Error::new("IncorrectState", text).into(),
+                    }
+                })
             }
             Err(_) if !self.has_process(instance_id) => Ok(()),
             Err(source) => {
@@ -157,9 +173,7 @@ pub(super) fn place(
             .find(|name| !is_taken(name))
             .ok_or_else(limit)?,
     };
-    let slot =
-        VOLUME_SLOTS.into_iter().find(|slot| others.iter().all(|o| o.amiable.slot != *slot)).ok_or_else(limit)?;
-    volume.amiable.slot = slot;
+    volume.amiable.slot = free_slot(&instance.instance_type, &others).ok_or_else(limit)?;
     volume.state = VolumeState::InUse;
     volume.attachments = vec![Attachment {
         instance_id: instance.instance_id.clone(),
@@ -168,6 +182,36 @@ pub(super) fn place(
         attach_time: now(),
         delete_on_termination,
     }];
+    Ok(())
+}
+
+/// A slot that neither a volume nor an instance-store disk of the type has.
+fn free_slot(instance_type: &str, others: &[Volume]) -> Option<u8> {
+    let store = store_slots_of(instance_type);
+    VOLUME_SLOTS.into_iter().find(|slot| !store.contains(slot) && others.iter().all(|o| o.amiable.slot != *slot))
+}
+
+fn store_slots_of(instance_type: &str) -> RangeInclusive<u8> {
+    let store = instance_types::find(instance_type).and_then(|of| of.instance_store);
+    store_slots(store.map_or(0, |store| store.count))
+}
+
+/// Make room for the instance-store disks of a type that was changed: volumes go to other slots.
+///
+/// # Errors
+/// `AttachmentLimitExceeded`.
+pub(super) fn settle_slots(
+    tables: &Tables<'_>,
+    instance: &Instance,
+    volumes: &mut [Volume],
+) -> Result<(), RegionError> {
+    let store = store_slots_of(&instance.instance_type);
+    for index in 0..volumes.len() {
+        if store.contains(&volumes[index].amiable.slot) {
+            volumes[index].amiable.slot = free_slot(&instance.instance_type, volumes).ok_or_else(limit)?;
+            put_volume(tables, &volumes[index])?;
+        }
+    }
     Ok(())
 }
 

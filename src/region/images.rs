@@ -110,6 +110,7 @@ impl Region {
             root_device_name: request.root_device_name.to_owned(),
             root_device_type: "ebs".to_owned(),
             virtualization_type: "hvm".to_owned(),
+            tags: Vec::new(),
             amiable: ImageFacts {
                 size_in_bytes: imported.size,
                 source: request.source.map_or_else(|| request.file.display().to_string(), str::to_owned),

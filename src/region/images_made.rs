@@ -29,9 +29,26 @@ impl Image {
 }
 
 /// Write an image's record, and what it needs.
+///
+/// # Errors
+/// `InvalidAMIName.Duplicate`: in a transaction nobody else can have taken the name meanwhile.
 pub(super) fn put_image(tables: &Tables<'_>, image: &Image) -> Result<(), RegionError> {
+    check_new_name(tables, &image.name, &image.image_id)?;
     tables.put_image(&image.image_id, &image.name, image)?;
     Ok(tables.set_needs(&image.image_id, image.layers().files())?)
+}
+
+fn check_new_name(tables: &Tables<'_>, name: &str, own_id: &str) -> Result<(), RegionError> {
+    check_name(name)?;
+    let mut found = tables.find_images::<Image>(name)?.into_iter();
+    match found.find(|image| image.name == name && image.image_id != own_id) {
+        Some(there) => Err(Ec2Error::new(
+            "InvalidAMIName.Duplicate",
+            format!("AMI name {name} is already in use by AMI {}", there.image_id),
+        )
+        .into()),
+        None => Ok(()),
+    }
 }
 
 /// What an image is made of now: it may have been deleted since it was looked up, or its layers merged.
@@ -46,7 +63,7 @@ impl Region {
     /// # Errors
     /// `InvalidAMIName.Malformed`, `InvalidAMIName.Duplicate`; a volume with nothing to boot.
     pub fn register_image(&mut self, snapshot: &Snapshot, of: &Instance, name: &str) -> Result<Image, RegionError> {
-        self.check_new_name(name)?;
+        check_new_name(&self.store.tables(), name, "")?;
         let layers = snapshot.amiable.layers.clone();
         let (below, top) = layers.frozen.split_last().map_or((&[][..], None), |(top, below)| (below, Some(top)));
         let chain = self.chain(&Layers { image_id: layers.image_id.clone(), frozen: below.to_vec() });
@@ -66,6 +83,7 @@ impl Region {
             root_device_name: of.root_device_name.clone(),
             root_device_type: "ebs".to_owned(),
             virtualization_type: "hvm".to_owned(),
+            tags: Vec::new(),
             amiable: ImageFacts {
                 size_in_bytes: snapshot.amiable.size_in_bytes,
                 source: of.instance_id.clone(),
@@ -83,7 +101,7 @@ impl Region {
 
     /// The same AMI under another name and id. Nothing is copied.
     pub fn copy_image(&mut self, image: &Image, name: &str) -> Result<Image, RegionError> {
-        self.check_new_name(name)?;
+        check_new_name(&self.store.tables(), name, "")?;
         let mut copy =
             Image { image_id: IdKind::Image.generate(), name: name.to_owned(), creation_date: now(), ..image.clone() };
         copy.amiable.layers = None;
@@ -119,25 +137,13 @@ impl Region {
         })
     }
 
-    fn check_new_name(&self, name: &str) -> Result<(), RegionError> {
-        check_name(name)?;
-        match self.store.tables().find_images::<Image>(name)?.into_iter().find(|image| image.name == name) {
-            Some(there) => Err(Ec2Error::new(
-                "InvalidAMIName.Duplicate",
-                format!("AMI name {name} is already in use by AMI {}", there.image_id),
-            )
-            .into()),
-            None => Ok(()),
-        }
-    }
-
     /// Delete an AMI. Instances and volumes that were made from it keep what they need of it.
     ///
     /// # Errors
     /// `InvalidAMIID.NotFound`.
     pub fn remove_image(&mut self, key: &str) -> Result<Image, RegionError> {
         let image = self.image(key)?;
-        let files = self.store.transaction(|tables| -> Result<Vec<String>, RegionError> {
+        let files = self.store.durable_transaction(|tables| -> Result<Vec<String>, RegionError> {
             tables.remove_image(&image.image_id)?;
             forget(tables, &image.image_id)
         })?;

@@ -1,15 +1,19 @@
 //! Instances of the region: found, changed, deleted, and shown as what they are.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
-use super::Region;
 use super::attachments::release;
 use super::error::RegionError;
 use super::lock;
 use super::model::{Instance, StateName, StateReason};
 use super::store::{InstanceRow, Tables};
 use super::volumes::{forget, put_volume, volumes_of};
+use super::{Region, now, time_text};
 use crate::ec2::Ec2Error;
+
+/// How long a terminated instance is shown.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
 
 impl Instance {
     /// Its private address.
@@ -40,12 +44,13 @@ impl Region {
         if key.is_empty() || found.is_empty() {
             return Err(Ec2Error::instance_not_found(&[key]).into());
         }
-        Ok(found.swap_remove(0))
+        Ok(self.as_it_is(found.swap_remove(0)))
     }
 
     /// All instances, the newest last.
     pub fn instances(&self) -> Result<Vec<Instance>, RegionError> {
-        Ok(self.store.tables().instances()?)
+        let instances = self.store.tables().instances::<Instance>()?;
+        Ok(instances.into_iter().map(|instance| self.as_it_is(instance)).collect())
     }
 
     /// Change an instance's record, if it is there.
@@ -68,29 +73,31 @@ impl Region {
     pub(super) fn delete_instance(&mut self, instance_id: &str, reason: StateReason) -> Result<Instance, RegionError> {
         self.finish_snapshots()?;
         let store = &mut self.store;
-        let (instance, files) = store.transaction(|tables| -> Result<(Instance, Vec<String>), RegionError> {
-            let mut instance: Instance =
-                tables.instance(instance_id)?.ok_or_else(|| Ec2Error::instance_not_found(&[instance_id]))?;
-            let mut files = Vec::new();
-            for mut volume in volumes_of(tables, instance_id)? {
-                // In stores of version 1 an instance had its root volume only.
-                if volume.attachments.first().is_none_or(|attachment| attachment.delete_on_termination) {
-                    tables.remove_volume(&volume.volume_id)?;
-                    files.extend(forget(tables, &volume.volume_id)?);
-                } else {
-                    release(&mut volume);
-                    put_volume(tables, &volume)?;
+        let (instance, files) =
+            store.durable_transaction(|tables| -> Result<(Instance, Vec<String>), RegionError> {
+                let mut instance: Instance =
+                    tables.instance(instance_id)?.ok_or_else(|| Ec2Error::instance_not_found(&[instance_id]))?;
+                let mut files = Vec::new();
+                for mut volume in volumes_of(tables, instance_id)? {
+                    // In stores of version 1 an instance had its root volume only.
+                    if volume.attachments.first().is_none_or(|attachment| attachment.delete_on_termination) {
+                        tables.remove_volume(&volume.volume_id)?;
+                        files.extend(forget(tables, &volume.volume_id)?);
+                    } else {
+                        release(&mut volume);
+                        put_volume(tables, &volume)?;
+                    }
                 }
-            }
-            tables.remove_launch(instance_id)?;
-            if instance.state.name != StateName::Terminated {
-                instance.state = StateName::Terminated.into();
-                instance.state_reason = Some(reason);
-                instance.amiable.published.clear();
-            }
-            put(tables, &instance)?;
-            Ok((instance, files))
-        })?;
+                tables.remove_launch(instance_id)?;
+                if instance.state.name != StateName::Terminated {
+                    instance.state = StateName::Terminated.into();
+                    instance.state_reason = Some(reason);
+                    instance.amiable.published.clear();
+                    instance.amiable.ended = Some(now());
+                }
+                put(tables, &instance)?;
+                Ok((instance, files))
+            })?;
         // What is left if this is cut short is found by `prune`.
         super::step::reached("terminate: record changed");
         self.remove_files(&files)?;
@@ -102,6 +109,24 @@ impl Region {
             }
             _ => Ok(instance),
         }
+    }
+
+    /// Forget instances that were terminated an hour ago, as EC2 does, with whatever is left of their records.
+    pub(super) fn forget_terminated(&mut self) -> Result<(), RegionError> {
+        let before = time_text(jiff::Timestamp::now() - FORGOTTEN_AFTER);
+        if self.store.tables().instances_ended_before(&before)?.is_empty() {
+            return Ok(());
+        }
+        let forgotten = self.store.transaction(|tables| -> Result<Vec<String>, RegionError> {
+            let ids = tables.instances_ended_before(&before)?;
+            ids.iter().try_for_each(|id| tables.remove_instance(id))?;
+            Ok(ids)
+        })?;
+        for id in forgotten {
+            // What can't be removed now is found by `prune`.
+            let _ = std::fs::remove_dir_all(self.paths.instance(&id));
+        }
+        Ok(())
     }
 
     /// The number of the instance's process, if it lives.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::attachments::{attach_root, place, set_attachment};
+use super::attachments::{attach_root, place, set_attachment, settle_slots};
 use super::error::RegionError;
 use super::instances::put;
 use super::lock::InstanceLock;
@@ -119,6 +119,7 @@ impl Region {
     /// free or not in the subnet, security groups that are not there.
     pub fn run_instances(&mut self, request: &LaunchRequest, count: u32) -> Result<Vec<Pending>, RegionError> {
         check(request, count)?;
+        self.must_have_room()?;
         let reservation_id = IdKind::Reservation.generate();
         let layers = request.image.layers();
         let base = self.chain(&layers).open()?;
@@ -176,7 +177,7 @@ impl Region {
                 let _ = std::fs::remove_dir_all(records);
             }
         }
-        launched
+        launched.map_err(|error| error.or_no_room("InsufficientInstanceCapacity"))
     }
 
     /// Start a stopped instance again: its record says `pending` afterwards.
@@ -184,6 +185,7 @@ impl Region {
     /// # Errors
     /// `IncorrectInstanceState` where it is not stopped.
     pub fn start_instance(&mut self, instance_id: &str, emulated: bool) -> Result<Pending, RegionError> {
+        self.must_have_room()?;
         self.finish_snapshots()?;
         let (store, places) = (&mut self.store, Places { paths: &self.paths });
         let paths = &self.paths;
@@ -205,11 +207,25 @@ impl Region {
             let mut volumes = volumes_of(tables, instance_id)?;
             // What was begun and not ended is so now: what is attached is there when it starts.
             volumes.retain(|volume| volume.attachments.iter().all(|a| a.state != AttachmentState::Detaching));
+            settle_slots(tables, &instance, &mut volumes)?;
+            for volume in &volumes {
+                places.settle_size(volume)?;
+            }
             // What it boots is on its own volume by now.
             let mut spec = specification(places, &instance, &parameters, None, &volumes)?;
             spec.network.groups = groups_of(tables, &instance)?;
             Ok(Pending { instance, spec, lock })
         })
+    }
+
+    /// An instance's process writes its record too: where the disk is so full that only one process can, none is started.
+    fn must_have_room(&self) -> Result<(), RegionError> {
+        if !self.store.is_cramped() {
+            return Ok(());
+        }
+        let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let path = self.paths.state().display().to_string();
+        Err(RegionError::File { action: "start a process on", path, source }.or_no_room("InsufficientInstanceCapacity"))
     }
 
     /// What an instance was launched with, as a request for one like it. Its address and its other volumes are its own.
@@ -341,6 +357,7 @@ fn record(
             termination_protection: request.termination_protection,
             bound_to_command: request.bound_to_command,
             verdict: None,
+            ended: None,
             user_data_bytes: request.parameters.user_data.as_ref().map(Vec::len),
         },
     })

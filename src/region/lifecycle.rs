@@ -10,12 +10,16 @@
 //! it does what its record says, and if it could not (it was killed), [`Region::reconcile`] does it for it. Every command begins
 //! with that.
 
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::error::RegionError;
 use super::instances::put;
 use super::launch::LaunchParameters;
 use super::model::{Instance, ShutdownBehavior, StateName, StateReason};
+use super::tagging::check_tags;
 use super::{Region, lock, security_groups};
 use crate::ec2::instance_types::InstanceType;
 use crate::ec2::{Ec2Error, user_data};
@@ -37,8 +41,26 @@ pub struct Modification {
     pub shutdown_behavior: Option<ShutdownBehavior>,
     /// Whether it can't be terminated.
     pub termination_protection: Option<bool>,
+    /// How the metadata service answers, in the AWS CLI's shorthand; what is not named stays.
+    pub metadata_options: Option<String>,
     /// Names or ids of the security groups that it is to be in.
     pub security_groups: Option<Vec<String>>,
+}
+
+/// How long [`Region::reconcile`] waits for processes that it reminds.
+const REMINDING: Duration = Duration::from_millis(500);
+/// How long a process may take to greet: it does nothing else before.
+const LISTENING: Duration = Duration::from_secs(5);
+
+/// Whether a message came to somebody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Heard {
+    /// It did.
+    Yes,
+    /// There is a process, and it hangs.
+    No,
+    /// There is none.
+    Nobody,
 }
 
 fn by_user(text: &str) -> String {
@@ -53,18 +75,36 @@ pub fn user_initiated() -> StateReason {
 impl Region {
     /// Bring the records of instances whose processes are gone to where those would have brought them, and remind the processes
     /// of instances that are to end.
-    pub fn reconcile(&mut self) -> Result<(), RegionError> {
+    ///
+    /// Answers which instances are to end and have a process that does not listen. All of them together are waited for no longer than
+    /// [`REMINDING`].
+    ///
+    /// # Errors
+    /// Where the disk has no room for a record: what the region shows from then on is as if it had been written.
+    pub fn reconcile(&mut self) -> Result<Vec<String>, RegionError> {
+        let result = self.bring_up_to_date();
+        self.behind = result.as_ref().is_err_and(RegionError::is_no_room);
+        result
+    }
+
+    fn bring_up_to_date(&mut self) -> Result<Vec<String>, RegionError> {
         let alive: Vec<Instance> = self.store.tables().instances_alive()?;
+        let until = Instant::now() + REMINDING;
+        let mut deaf = Vec::new();
         for seen in alive {
             let id = &seen.instance_id;
             if lock::is_held(&self.paths.lock(id)) {
                 if matches!(seen.state.name, StateName::Stopping | StateName::ShuttingDown) {
                     // Whoever wanted it may have been killed before the process heard it.
-                    self.tell(id, Message::Shutdown { force: seen.state.name == StateName::ShuttingDown });
+                    let patience = until.saturating_duration_since(Instant::now());
+                    let message = Message::Shutdown { force: seen.state.name == StateName::ShuttingDown };
+                    if self.tell_within(id, message, patience) == Heard::No {
+                        deaf.push(id.clone());
+                    }
                 }
                 continue;
             }
-            let killed = StateReason::new("Server.InternalError", "The instance's process was killed");
+            let killed = self.killed(id);
             let mut delete = None;
             self.store.transaction(|tables| -> Result<(), RegionError> {
                 // Its process may have ended in good order since, or it was started again.
@@ -72,16 +112,10 @@ impl Region {
                 if lock::is_held(&self.paths.lock(id)) {
                     return Ok(());
                 }
-                match instance.state.name {
-                    StateName::Stopped | StateName::Terminated => return Ok(()),
-                    StateName::ShuttingDown => delete = instance.state_reason.clone().or(Some(killed)),
-                    _ if instance.amiable.bound_to_command => delete = Some(killed),
-                    StateName::Pending if !instance.amiable.has_run => {
-                        delete = Some(StateReason::new("Server.InternalError", "The launch was interrupted"));
-                    }
-                    StateName::Stopping => stopped(&mut instance, None),
-                    StateName::Pending | StateName::Running => stopped(&mut instance, Some(killed)),
+                if matches!(instance.state.name, StateName::Stopped | StateName::Terminated) {
+                    return Ok(());
                 }
+                delete = without_process(&mut instance, killed);
                 if delete.is_none() {
                     put(tables, &instance)?;
                 }
@@ -91,8 +125,31 @@ impl Region {
                 self.delete_instance(id, reason)?;
             }
         }
+        self.forget_terminated()?;
         self.remind_of_groups();
-        Ok(())
+        Ok(deaf)
+    }
+
+    /// Why an instance has no process that should have one.
+    fn killed(&self, instance_id: &str) -> StateReason {
+        let text = match lock::is_of_an_earlier_boot(&self.paths.lock(instance_id)) {
+            true => "The machine was restarted while the instance ran",
+            false => "The instance's process was killed",
+        };
+        StateReason::new("Server.InternalError", text)
+    }
+
+    /// An instance as it is, where its record could not be brought up to date.
+    pub(super) fn as_it_is(&self, mut instance: Instance) -> Instance {
+        let settled = matches!(instance.state.name, StateName::Stopped | StateName::Terminated);
+        if self.behind && !settled && !self.has_process(&instance.instance_id) {
+            let killed = self.killed(&instance.instance_id);
+            if let Some(reason) = without_process(&mut instance, killed) {
+                instance.state = StateName::Terminated.into();
+                instance.state_reason = Some(reason);
+            }
+        }
+        instance
     }
 
     /// Stop an instance: the power button, and the plug after a grace, or at once with `force`. Answers the states before and
@@ -104,7 +161,7 @@ impl Region {
         let (before, after) = self.mark_stopping(instance_id)?;
         super::step::reached("stop: recorded");
         if after == StateName::Stopping {
-            self.tell(instance_id, Message::Shutdown { force });
+            self.shut_down(instance_id, force);
         }
         Ok((before, after))
     }
@@ -187,7 +244,7 @@ impl Region {
         super::step::reached("terminate: recorded");
         if after.state.name == StateName::ShuttingDown {
             if self.has_process(instance_id) {
-                self.tell(instance_id, Message::Shutdown { force: true });
+                self.shut_down(instance_id, true);
             } else {
                 self.delete_instance(instance_id, user_initiated())?;
                 return Ok((before, StateName::Terminated));
@@ -231,6 +288,10 @@ impl Region {
                 parameters.user_data = data;
                 tables.put_launch(instance_id, &parameters)?;
             }
+            if let Some(options) = &change.metadata_options {
+                instance.metadata_options = instance.metadata_options.with(options)?;
+                check_tags(&instance)?;
+            }
             if let Some(behavior) = change.shutdown_behavior {
                 instance.amiable.shutdown_behavior = behavior;
             }
@@ -255,12 +316,28 @@ impl Region {
 
     /// Say something to an instance's process; whether there is one that hears it.
     pub fn tell(&self, instance_id: &str, message: Message) -> bool {
-        match Observer::connect(&self.paths.control(instance_id)) {
+        self.tell_within(instance_id, message, LISTENING) == Heard::Yes
+    }
+
+    fn tell_within(&self, instance_id: &str, message: Message, patience: Duration) -> Heard {
+        match Observer::connect_within(&self.paths.control(instance_id), patience) {
             Ok((_, observer)) => {
                 observer.send(message);
-                true
+                Heard::Yes
             }
-            Err(_) => false,
+            Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => Heard::No,
+            // It has just ended, or does not listen yet.
+            Err(_) => Heard::Nobody,
+        }
+    }
+
+    /// Tell an instance's process to end. With `force` one that hangs is killed: its record says what is wanted, and the next look at it
+    /// does the rest.
+    fn shut_down(&self, instance_id: &str, force: bool) {
+        let heard = self.tell_within(instance_id, Message::Shutdown { force }, LISTENING);
+        let process = self.process_id(instance_id).and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        if let (Heard::No, true, Some(process)) = (heard, force, process) {
+            let _ = kill_process(process, Signal::KILL);
         }
     }
 
@@ -329,6 +406,21 @@ impl Region {
         }
         Ok(())
     }
+}
+
+/// What becomes of an instance whose process is gone without a word: it is stopped, or to be deleted, and why.
+fn without_process(instance: &mut Instance, killed: StateReason) -> Option<StateReason> {
+    match instance.state.name {
+        StateName::Stopped | StateName::Terminated => {}
+        StateName::ShuttingDown => return instance.state_reason.clone().or(Some(killed)),
+        _ if instance.amiable.bound_to_command => return Some(killed),
+        StateName::Pending if !instance.amiable.has_run => {
+            return Some(StateReason::new("Server.InternalError", "The launch was interrupted"));
+        }
+        StateName::Stopping => stopped(instance, None),
+        StateName::Pending | StateName::Running => stopped(instance, Some(killed)),
+    }
+    None
 }
 
 fn stopped(instance: &mut Instance, reason: Option<StateReason>) {

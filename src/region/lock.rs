@@ -5,8 +5,8 @@
 //! out of date. The command that launches an instance takes the lock and hands it down, so there is no moment without it.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::{self, Read, Seek};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,12 @@ impl InstanceLock {
         let until = Instant::now() + A_LOOK;
         loop {
             match file.try_lock() {
-                Ok(()) => return Ok(Some(InstanceLock(file))),
+                Ok(()) => {
+                    let lock = InstanceLock(file);
+                    // Whether there is room for it shows now, and not when there is a process.
+                    lock.sign(std::process::id())?;
+                    return Ok(Some(lock));
+                }
                 Err(TryLockError::Error(error)) => return Err(error),
                 Err(TryLockError::WouldBlock) if Instant::now() >= until => return Ok(None),
                 // Another command may be having a look (`is_held`), which takes the lock for a moment.
@@ -46,11 +51,11 @@ impl InstanceLock {
         &self.0
     }
 
-    /// Write this process's number into it, for people.
-    pub fn sign(&mut self) -> io::Result<()> {
-        self.0.set_len(0)?;
-        self.0.rewind()?;
-        writeln!(self.0, "{}", std::process::id())
+    /// Write into it the number of the process that it is handed down to, and in which boot of the machine that runs.
+    pub fn sign(&self, process: u32) -> io::Result<()> {
+        let text = format!("{process:<10}\n{}\n", boot_id());
+        self.0.write_all_at(text.as_bytes(), 0)?;
+        self.0.set_len(text.len() as u64)
     }
 }
 
@@ -65,11 +70,26 @@ pub fn holder(path: &Path) -> Option<u32> {
     if is_held(path) { pid_in(&File::open(path).ok()?) } else { None }
 }
 
-fn pid_in(mut file: &File) -> Option<u32> {
+/// Whether the last process that held the lock at `path` ran before the machine was restarted.
+pub fn is_of_an_earlier_boot(path: &Path) -> bool {
+    let signed = File::open(path).ok().and_then(|file| text_in(&file));
+    signed.and_then(|text| text.lines().nth(1).map(|boot| boot != boot_id())).unwrap_or(false)
+}
+
+/// The boot of the machine: random(4).
+fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+fn pid_in(file: &File) -> Option<u32> {
+    text_in(file)?.lines().next()?.trim().parse().ok()
+}
+
+fn text_in(mut file: &File) -> Option<String> {
     let mut text = String::new();
     file.rewind().ok()?;
-    file.take(20).read_to_string(&mut text).ok()?;
-    text.trim().parse().ok()
+    file.take(100).read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 #[cfg(test)]
@@ -81,11 +101,11 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("i-1/lock");
         assert!(!is_held(&path));
-        let mut lock = InstanceLock::take(&path).unwrap().unwrap();
+        let lock = InstanceLock::take(&path).unwrap().unwrap();
         assert!(is_held(&path));
-        assert_eq!(holder(&path), None);
-        lock.sign().unwrap();
         assert_eq!(holder(&path), Some(std::process::id()));
+        lock.sign(1).unwrap();
+        assert_eq!(holder(&path), Some(1));
         assert!(InstanceLock::take(&path).unwrap().is_none());
         let handed = InstanceLock::handed_down(lock.file().try_clone().unwrap());
         drop(lock);
@@ -94,6 +114,12 @@ mod tests {
         assert!(!is_held(&path));
         // A number that a dead process left does not count.
         assert_eq!(holder(&path), None);
+        assert!(!is_of_an_earlier_boot(&path));
+        std::fs::write(&path, "1\n00000000-0000-0000-0000-000000000000\n").unwrap();
+        assert!(is_of_an_earlier_boot(&path));
+        // As older versions signed.
+        std::fs::write(&path, "1\n").unwrap();
+        assert!(!is_of_an_earlier_boot(&path));
         assert!(InstanceLock::take(&path).unwrap().is_some());
     }
 }

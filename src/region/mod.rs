@@ -5,12 +5,14 @@
 mod attachments;
 pub mod capacity;
 pub mod error;
+mod filters;
 mod folding;
 mod images;
 mod images_made;
 mod instances;
 pub mod keys;
 mod launch;
+pub mod leftovers;
 mod lifecycle;
 pub mod lock;
 pub mod model;
@@ -22,11 +24,14 @@ mod snapshots;
 mod specification;
 mod step;
 pub mod store;
+mod store_open;
+mod tagging;
 mod volumes;
 
 pub use images::ImportRequest;
 pub use launch::{LaunchParameters, LaunchRequest, MOST_INSTANCES, Pending, VolumeRequest};
 pub use lifecycle::{Modification, user_initiated};
+pub use tagging::{Resource, TagChange};
 
 use self::error::RegionError;
 use self::paths::Paths;
@@ -37,13 +42,15 @@ use self::store::Store;
 pub struct Region {
     paths: Paths,
     store: Store,
+    /// The records could not be brought up to date: see [`Region::reconcile`].
+    behind: bool,
 }
 
 impl Region {
     /// Open the region whose files are under `paths`, made if it is not there.
     pub fn open(paths: Paths) -> Result<Self, RegionError> {
         let store = Store::open(&paths.store())?;
-        Ok(Region { paths, store })
+        Ok(Region { paths, store, behind: false })
     }
 
     /// Where the region's files are.
@@ -54,5 +61,9 @@ impl Region {
 
 /// The time in EC2's form: `2026-11-20T22:25:12Z`.
 fn now() -> String {
-    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    time_text(jiff::Timestamp::now())
+}
+
+fn time_text(time: jiff::Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }

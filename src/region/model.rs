@@ -41,6 +41,9 @@ pub struct Image {
     pub root_device_type: String,
     /// `hvm`
     pub virtualization_type: String,
+    /// Tags.
+    #[serde(default)]
+    pub tags: Vec<Tag>,
     /// What EC2 does not have.
     pub amiable: ImageFacts,
 }
@@ -147,6 +150,9 @@ pub struct InstanceFacts {
     /// What became of the user-data, once that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
+    /// When it was terminated, ISO 8601.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<String>,
     /// Size of the user-data in bytes, if there is any.
     pub user_data_bytes: Option<usize>,
 }

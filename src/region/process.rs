@@ -87,6 +87,7 @@ impl Region {
                 let _ = self.reconcile();
             })
             .map_err(|source| RegionError::File { action: "start the process of", path: instance_id, source })
+            .map_err(|error| error.or_no_room("InsufficientInstanceCapacity"))
     }
 
     fn spawn(
@@ -244,10 +245,10 @@ fn serve() -> io::Result<()> {
     });
     super::step::reached("process: prepared");
     let Some((order, Some(lock))) = receive::<Order>(&owner)? else { return Ok(()) };
-    let mut lock = InstanceLock::handed_down(lock.into());
+    let lock = InstanceLock::handed_down(lock.into());
     super::step::reached("process: order read");
     // Known to be this process's from now on, also to people.
-    lock.sign()?;
+    lock.sign(std::process::id())?;
     let id = order.spec.metadata.instance_id.clone();
     if order.emulated.is_none() && !prepared {
         let boot = &order.spec.boot;

@@ -23,7 +23,14 @@ const YOUNG: Duration = Duration::from_secs(3600);
 
 impl Region {
     /// What [`prune`](Self::prune) would delete.
-    pub fn leftovers(&self) -> Result<Vec<PathBuf>, RegionError> {
+    pub fn unneeded(&self) -> Result<Vec<PathBuf>, RegionError> {
+        let mut found = self.without_owner()?;
+        found.retain(|path| is_old(path));
+        Ok(found)
+    }
+
+    /// Files that nothing refers to; the young ones may belong to a command that is at work.
+    pub(super) fn without_owner(&self) -> Result<Vec<PathBuf>, RegionError> {
         let tables = self.store.tables();
         let mut found = Vec::new();
         for path in entries(&self.paths.volumes()) {
@@ -43,11 +50,12 @@ impl Region {
                 found.push(path);
             }
         }
-        let alive: HashSet<String> = tables
-            .instances::<Instance>()?
-            .into_iter()
+        let instances = tables.instances::<Instance>()?;
+        let known: HashSet<&str> = instances.iter().map(|instance| instance.instance_id.as_str()).collect();
+        let alive: HashSet<&str> = instances
+            .iter()
             .filter(|instance| instance.state.name != StateName::Terminated)
-            .map(|instance| instance.instance_id)
+            .map(|instance| instance.instance_id.as_str())
             .collect();
         for path in entries(&self.paths.instances()) {
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
@@ -55,7 +63,13 @@ impl Region {
                 found.push(path);
             }
         }
-        found.retain(|path| is_old(path));
+        // The logs of a user-data that failed, of an instance that is forgotten.
+        for path in entries(&self.paths.kept_logs("")) {
+            let name = path.file_name().and_then(|name| name.to_str());
+            if name.is_some_and(|name| name.starts_with("i-") && !known.contains(name)) {
+                found.push(path);
+            }
+        }
         Ok(found)
     }
 
@@ -64,7 +78,7 @@ impl Region {
         let _no_snapshot = self.snapshot_lock()?;
         self.finish_begun()?;
         let mut pruned = Pruned::default();
-        for path in self.leftovers()? {
+        for path in self.unneeded()? {
             pruned.bytes += bytes(&path);
             let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
             removed.map_err(|source| RegionError::File {
@@ -92,12 +106,12 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
     paths
 }
 
-fn is_old(path: &Path) -> bool {
+pub(super) fn is_old(path: &Path) -> bool {
     let changed = fs::metadata(path).and_then(|meta| meta.modified());
     changed.is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age > YOUNG))
 }
 
-fn bytes(path: &Path) -> u64 {
+pub(super) fn bytes(path: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     if path.is_dir() {
         return entries(path).iter().map(|path| bytes(path)).sum();

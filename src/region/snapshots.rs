@@ -73,7 +73,7 @@ impl Region {
         let done = self.switch(&volume, &next);
         super::step::reached("snapshot: taken");
         self.finish_snapshot(volume)?;
-        done?;
+        done.map_err(|error| error.or_no_room("InsufficientVolumeCapacity"))?;
         self.snapshot(&snapshot_id)
     }
 
@@ -192,7 +192,7 @@ impl Region {
     /// `IncorrectState` while it is under way.
     pub fn delete_snapshot(&mut self, snapshot_id: &str) -> Result<(), RegionError> {
         let store = &mut self.store;
-        let files = store.transaction(|tables| -> Result<Vec<String>, RegionError> {
+        let files = store.durable_transaction(|tables| -> Result<Vec<String>, RegionError> {
             let found: Option<Snapshot> =
                 tables.find_snapshots::<Snapshot>(snapshot_id)?.into_iter().find(|s| s.snapshot_id == snapshot_id);
             let snapshot = found.ok_or_else(|| Ec2Error::snapshot_not_found(snapshot_id))?;

@@ -7,9 +7,10 @@ use super::model::{Image, Instance, Volume};
 use super::volumes::Places;
 use crate::ec2::Ec2Error;
 use crate::ec2::ids::{self, IdKind};
+use crate::ec2::instance_types::{self, InstanceType};
+use crate::ec2::network;
 use crate::ec2::volume_types::instance_performance;
-use crate::ec2::{instance_types, network};
-use crate::host::spec::{BootSpec, InstanceSpec, LimitsSpec, NetworkSpec, SecurityGroups};
+use crate::host::spec::{BootSpec, InstanceSpec, LimitsSpec, NetworkSpec, SecurityGroups, StoreDisk, store_slots};
 use crate::imds::{KeyPair, Metadata, NetworkInterface, Placement, SecurityGroup, block_device_mapping};
 
 /// All that the instance's process needs to know. With its image, what that boots counts; else its volume is looked at.
@@ -44,6 +45,7 @@ pub(super) fn specification(
         uuid: ids::instance_uuid(&instance.instance_id),
         root: spec_of(root),
         volumes: others.iter().map(|volume| spec_of(volume)).collect(),
+        instance_store: instance_store(places, instance, &of),
         boot: BootSpec {
             ready: None,
             plan: image.map(|image| image.amiable.boot.clone()),
@@ -72,6 +74,19 @@ pub(super) fn specification(
         }),
         identity_keys: paths.identity_keys(),
     })
+}
+
+/// The disks that come with the type: new ones at each start.
+fn instance_store(places: Places<'_>, instance: &Instance, of: &InstanceType) -> Vec<StoreDisk> {
+    let Some(store) = &of.instance_store else { return Vec::new() };
+    let disk = |(index, slot): (usize, u8)| {
+        let id = IdKind::Volume.derive(&format!("{} {} {index}", instance.instance_id, instance.launch_time));
+        let serial = format!("AWS{}", id.trim_start_matches("vol-").to_uppercase());
+        let path = places.paths.volumes().join(format!("{}-store{index}.data", instance.instance_id));
+        // GB, not GiB.
+        StoreDisk { serial, slot, path, size: store.size_gb.saturating_mul(1_000_000_000) }
+    };
+    store_slots(store.count).enumerate().map(disk).collect()
 }
 
 /// What the metadata service tells of the instance.

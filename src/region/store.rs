@@ -4,19 +4,20 @@
 //! A row has columns for what is looked up or must be unique, and a JSON body for the rest, whose fields are
 //! EC2's. `PRAGMA user_version` numbers the schema; [`MIGRATIONS`] takes any older one to the present.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::fs::File;
 
 mod groups;
 
+pub use super::store_open::StoreError;
+
 /// The steps of the schema; step n makes version n + 1 of version n. Never change one that was released: add one.
-const MIGRATIONS: &[&str] = &["
+pub(super) const MIGRATIONS: &[&str] = &["
     CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
     CREATE TABLE image (
         image_id TEXT PRIMARY KEY,
@@ -69,48 +70,11 @@ const MIGRATIONS: &[&str] = &["
     ) STRICT;
     -- Instances whose processes may not know the present rules, and the change that they have to be told of.
     CREATE TABLE untold_groups (instance_id TEXT PRIMARY KEY, version INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+", "
+    -- Terminated instances by the time of their end: they are forgotten after an hour.
+    UPDATE instance SET body = json_set(body, '$.Amiable.Ended', launched) WHERE state = 'terminated';
+    CREATE INDEX instance_ended ON instance (body ->> '$.Amiable.Ended') WHERE state = 'terminated';
 "];
-
-/// Why the store could not be used.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The directory for the database could not be made.
-    #[error("can't make the directory of the region's store {path}")]
-    Directory {
-        /// The database.
-        path: String,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// SQLite refused.
-    #[error("the region's store {path} can't be used")]
-    Sqlite {
-        /// The database.
-        path: String,
-        /// Why.
-        #[source]
-        source: rusqlite::Error,
-    },
-    /// A newer amiable wrote it.
-    #[error(
-        "the region's store {path} has version {found}, newer than this amiable knows ({known}): use the newer amiable"
-    )]
-    TooNew {
-        /// The database.
-        path: String,
-        /// Its version.
-        found: usize,
-        /// The newest known here.
-        known: usize,
-    },
-    /// A row does not hold what it should.
-    #[error("the region's store has a row that can't be read: {0}")]
-    Row(#[from] serde_json::Error),
-    /// A statement failed.
-    #[error("the region's store refused a change")]
-    Statement(#[from] rusqlite::Error),
-}
 
 /// A write-ahead log of this many bytes is written back when a store is closed: whoever opens the store first reads it all.
 const LONG_LOG: u64 = 256 << 10;
@@ -118,9 +82,11 @@ const LONG_LOG: u64 = 256 << 10;
 /// An open store.
 #[derive(Debug)]
 pub struct Store {
-    connection: Connection,
+    pub(super) connection: Connection,
     /// The write-ahead log.
-    log: PathBuf,
+    pub(super) log: PathBuf,
+    /// The disk is full, and this process has the database to itself: see [`Store::is_cramped`].
+    pub(super) cramped: bool,
 }
 
 impl Drop for Store {
@@ -135,48 +101,13 @@ impl Drop for Store {
             // If others use it, one of them will.
             let _ = self.connection.busy_timeout(Duration::ZERO);
             let _ = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+            // Its room went with it.
+            super::store_open::reserve(&self.log);
         }
     }
 }
 
 impl Store {
-    /// Open the database at `path`, made if it is not there, and bring its schema up to date.
-    pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let text = || path.display().to_string();
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent).map_err(|source| StoreError::Directory { path: text(), source })?;
-        }
-        Self::open_at(path, text())
-    }
-
-    fn open_at(path: &Path, text: String) -> Result<Self, StoreError> {
-        let sqlite = |source| StoreError::Sqlite { path: text.clone(), source };
-        let mut connection = Connection::open(path).map_err(sqlite)?;
-        connection.busy_timeout(Duration::from_secs(10)).map_err(sqlite)?;
-        let version =
-            |c: &Connection| c.query_row("PRAGMA user_version", [], |row| row.get::<_, u32>(0)).map(|v| v as usize);
-        let mut found = version(&connection).map_err(sqlite)?;
-        if found < MIGRATIONS.len() {
-            connection.pragma_update(None, "journal_mode", "WAL").map_err(sqlite)?;
-            let step = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
-            // Another process may have been quicker.
-            found = version(&step).map_err(sqlite)?;
-            for sql in MIGRATIONS.iter().skip(found) {
-                step.execute_batch(sql).map_err(sqlite)?;
-            }
-            step.pragma_update(None, "user_version", MIGRATIONS.len().max(found) as u32).map_err(sqlite)?;
-            step.commit().map_err(sqlite)?;
-        }
-        if found > MIGRATIONS.len() {
-            return Err(StoreError::TooNew { path: text, found, known: MIGRATIONS.len() });
-        }
-        connection.pragma_update(None, "synchronous", "NORMAL").map_err(sqlite)?;
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(sqlite)?;
-        let mut log = path.as_os_str().to_owned();
-        log.push("-wal");
-        Ok(Store { connection, log: log.into() })
-    }
-
     /// Do several things or none of them. The transaction excludes other writers from its start.
     pub fn transaction<T, E: From<StoreError>>(
         &mut self,
@@ -285,6 +216,21 @@ impl Tables<'_> {
     /// The instances that have a process, or should have one.
     pub fn instances_alive<T: DeserializeOwned>(&self) -> Result<Vec<T>, StoreError> {
         self.bodies("SELECT body FROM instance WHERE state NOT IN ('stopped', 'terminated')", [])
+    }
+
+    /// The terminated instances that ended before a time, ISO 8601.
+    pub fn instances_ended_before(&self, time: &str) -> Result<Vec<String>, StoreError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT instance_id FROM instance WHERE state = 'terminated' AND body ->> '$.Amiable.Ended' < ?1",
+        )?;
+        let ids = statement.query_map([time], |row| row.get(0))?;
+        Ok(ids.collect::<Result<_, _>>()?)
+    }
+
+    /// Take an instance away.
+    pub fn remove_instance(&self, instance_id: &str) -> Result<(), StoreError> {
+        self.connection.execute("DELETE FROM instance WHERE instance_id = ?1", [instance_id])?;
+        self.remove_launch(instance_id)
     }
 
     /// The instance of this id.

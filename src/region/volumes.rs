@@ -14,6 +14,7 @@ use crate::ec2::ids::IdKind;
 use crate::ec2::volume_types::Provisioned;
 use crate::host::event::VolumeChange;
 use crate::host::spec::{ROOT_SLOT, VolumeSpec};
+use crate::storage::chain::size_of;
 use crate::storage::{Chain, OpenMode, VolumePaths};
 
 const GIB: u64 = 1 << 30;
@@ -68,6 +69,21 @@ impl Places<'_> {
     /// The files of a layer.
     pub fn layer(&self, layer: &str) -> VolumePaths {
         VolumePaths::in_folder(&self.paths.volumes(), layer)
+    }
+
+    /// Make the files of a volume that nobody has open as large as its record says.
+    pub fn settle_size(&self, volume: &Volume) -> Result<(), RegionError> {
+        let size = volume.amiable.size_in_bytes;
+        match size_of(&self.layer(&volume.amiable.top)) {
+            Ok(is) if is < size => self.grow(volume, size),
+            // What is wrong with a volume is told by the one who opens it.
+            _ => Ok(()),
+        }
+    }
+
+    fn grow(&self, volume: &Volume, size: u64) -> Result<(), RegionError> {
+        let chain = self.chain(&volume.amiable.layers);
+        Ok(chain.open_volume(&self.layer(&volume.amiable.top), OpenMode::ReadWrite)?.grow(size)?)
     }
 
     /// What an instance's process needs to know of a volume.
@@ -192,10 +208,13 @@ impl Region {
                 source,
             })
         });
-        if made.is_err() {
-            let _ = files.remove();
+        match made {
+            Ok(()) => Ok(volume),
+            Err(error) => {
+                let _ = files.remove();
+                Err(error.or_no_room("InsufficientVolumeCapacity"))
+            }
         }
-        made.map(|()| volume)
     }
 
     /// Make a volume larger, in use or not. A running guest sees it at once.
@@ -209,21 +228,34 @@ impl Region {
             return Err(Ec2Error::invalid_parameter_value(text).into());
         }
         volume.provisioned().check(size)?;
+        let (id, before) = (volume.volume_id.clone(), volume.amiable.size_in_bytes);
+        let resized = |size: u64| {
+            move |volume: &mut Volume| {
+                volume.amiable.size_in_bytes = size;
+                volume.size = size.div_ceil(GIB);
+            }
+        };
+        // Recorded first: whoever is killed in between has it done by the next who opens the volume.
+        let volume = self.edit(&id, resized(size)).map_err(|e| e.or_no_room("InsufficientVolumeCapacity"))?;
+        super::step::reached("resize: recorded");
+        let grown = self.grow(&volume, size);
+        super::step::reached("resize: done");
+        if let Err(error) = grown {
+            self.edit(&id, resized(before))?;
+            return Err(error.or_no_room("InsufficientVolumeCapacity"));
+        }
+        Ok(volume)
+    }
+
+    fn grow(&self, volume: &Volume, size: u64) -> Result<(), RegionError> {
         let id = volume.volume_id.clone();
         let holder = volume.instance_id().map(str::to_owned).filter(|instance_id| self.has_process(instance_id));
         match holder {
             Some(instance_id) => {
-                self.change_volume(&instance_id, VolumeChange::Grow { volume_id: id.clone(), size, drives: vec![] })?;
+                self.change_volume(&instance_id, VolumeChange::Grow { volume_id: id, size, drives: vec![] })
             }
-            None => {
-                let chain = self.chain(&volume.amiable.layers);
-                chain.open_volume(&self.layer(&volume.amiable.top), OpenMode::ReadWrite)?.grow(size)?;
-            }
+            None => Places { paths: &self.paths }.grow(volume, size),
         }
-        self.edit(&id, |volume| {
-            volume.amiable.size_in_bytes = size;
-            volume.size = size.div_ceil(GIB);
-        })
     }
 
     /// Delete a volume.
@@ -232,7 +264,7 @@ impl Region {
     /// `VolumeInUse` while it is attached.
     pub fn delete_volume(&mut self, volume_id: &str) -> Result<(), RegionError> {
         let store = &mut self.store;
-        let files = store.transaction(|tables| -> Result<Vec<String>, RegionError> {
+        let files = store.durable_transaction(|tables| -> Result<Vec<String>, RegionError> {
             let volume = read(tables, volume_id)?;
             if let Some(instance_id) = volume.instance_id() {
                 let text = format!("Volume {volume_id} is currently attached to {instance_id}");

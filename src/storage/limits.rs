@@ -5,13 +5,14 @@
 //! how many are made at a time.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use vm_memory::VolatileSlice;
 
 use crate::ec2::volume_types::{Performance, Rate};
-use crate::vmm::backend::{Access, BlockBackend, Throttle, Wait};
+use crate::vmm::backend::{Access, BlockBackend, HeldBack, Throttle, Wait};
 
 /// What may be taken at once after a pause, in seconds of the rate: less is lost to threads that wake up late.
 const SLACK: f64 = 0.05;
@@ -86,11 +87,12 @@ impl Meters {
         Meters { performance, operations, bytes: Meter::new(performance.bytes, now) }
     }
 
-    fn take(&mut self, operations: u64, length: u64, now: Instant) -> f64 {
+    /// Answers in how many seconds the operations are there, and the bytes.
+    fn take(&mut self, operations: u64, length: u64, now: Instant) -> [f64; 2] {
         let bytes =
             if self.performance.whole_units { operations.saturating_mul(self.performance.unit) } else { length };
         let by_bytes = self.bytes.take(bytes as f64, now);
-        self.operations.as_mut().map_or(by_bytes, |meter| meter.take(operations as f64, now).max(by_bytes))
+        [self.operations.as_mut().map_or(0.0, |meter| meter.take(operations as f64, now)), by_bytes]
     }
 }
 
@@ -133,12 +135,15 @@ impl Last {
 pub struct Limits {
     volume: Mutex<(Meters, Last)>,
     instance: Option<Arc<InstanceLimits>>,
+    /// Microseconds: the volume's operations and bytes, the instance's.
+    held_back: [AtomicU64; 4],
 }
 
 impl Limits {
     /// With full buckets.
     pub fn new(performance: Performance, instance: Option<Arc<InstanceLimits>>, now: Instant) -> Self {
-        Limits { volume: Mutex::new((Meters::new(performance, now), Last::default())), instance }
+        let volume = Mutex::new((Meters::new(performance, now), Last::default()));
+        Limits { volume, instance, held_back: Default::default() }
     }
 
     /// The volume has grown, and does more now. What it has saved up it keeps.
@@ -155,15 +160,34 @@ impl Limits {
 
 impl Throttle for Limits {
     fn take(&self, access: Access, now: Instant) -> Duration {
-        let (operations, mut seconds) = {
+        let (operations, of_volume) = {
             let (meters, last) = &mut *lock(&self.volume);
             let operations = last.count(access, meters.performance.unit);
             (operations, meters.take(operations, access.length, now))
         };
-        if let Some(instance) = &self.instance {
-            seconds = lock(&instance.0).take(operations, access.length, now).max(seconds);
+        let of_instance = match &self.instance {
+            Some(instance) => lock(&instance.0).take(operations, access.length, now),
+            None => [0.0; 2],
+        };
+        let each = of_volume.into_iter().chain(of_instance).zip(&self.held_back);
+        let (seconds, held_back) =
+            each.fold(
+                (0.0, None),
+                |longest, (seconds, held_back)| {
+                    if seconds > longest.0 { (seconds, Some(held_back)) } else { longest }
+                },
+            );
+        let time = Duration::try_from_secs_f64(seconds).unwrap_or(LONGEST).min(LONGEST);
+        if let Some(held_back) = held_back {
+            held_back.fetch_add(time.as_micros() as u64, Ordering::Relaxed);
         }
-        Duration::try_from_secs_f64(seconds).unwrap_or(LONGEST).min(LONGEST)
+        time
+    }
+
+    fn held_back(&self) -> HeldBack {
+        let [volume_operations, volume_bytes, instance_operations, instance_bytes] =
+            self.held_back.each_ref().map(|microseconds| microseconds.load(Ordering::Relaxed));
+        HeldBack { volume_operations, volume_bytes, instance_operations, instance_bytes }
     }
 }
 

@@ -52,7 +52,11 @@ fn gp3_does_what_is_provisioned() {
     rig.pause(3600.0);
     // No burst: a pause saves up nothing to speak of.
     near(rig.run(20.0, 4096, true), 3000.0);
+    let held_back = rig.limits.held_back();
+    near(held_back.volume_operations as f64 / 1e6, 40.0);
+    assert_eq!(held_back, HeldBack { volume_operations: held_back.volume_operations, ..HeldBack::default() });
     near(rig.run(20.0, 1 << 20, true), 125.0);
+    near(rig.limits.held_back().volume_bytes as f64 / 1e6, 20.0);
     // Ones that follow one another are merged to 256 KiB, so the throughput counts.
     near(rig.run(20.0, 4096, false), 125.0 * 256.0);
 }
@@ -103,6 +107,7 @@ fn the_instance_holds_all_its_volumes_back_together() {
         due[next] = at + volumes[next].take(Access { write: false, offset: count << 30, length: 4096 }, at);
     }
     near(count as f64 / 10.0, 1000.0);
+    assert!(volumes.iter().all(|volume| volume.held_back().instance_operations > 0));
 }
 
 #[test]

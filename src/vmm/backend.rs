@@ -55,6 +55,23 @@ pub struct Access {
 pub trait Throttle: Send + Sync {
     /// An access is to be made, and will be. Answers how long after `now` that may be.
     fn take(&self, access: Access, now: Instant) -> Duration;
+    /// For how long accesses were held back so far.
+    fn held_back(&self) -> HeldBack {
+        HeldBack::default()
+    }
+}
+
+/// For how long accesses were held back, in microseconds, by what held each back longest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HeldBack {
+    /// The volume's operations.
+    pub volume_operations: u64,
+    /// The volume's bytes.
+    pub volume_bytes: u64,
+    /// The operations of all of the instance's volumes.
+    pub instance_operations: u64,
+    /// Their bytes.
+    pub instance_bytes: u64,
 }
 
 /// The unit of disk addresses, in bytes.

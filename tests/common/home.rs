@@ -6,7 +6,7 @@
 #[path = "payload.rs"]
 mod payload;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,11 @@ pub struct Home {
 
 /// `None` with a loud word where something is missing.
 pub fn home(test: &str) -> Option<Home> {
+    home_in(test, |_| {})
+}
+
+/// The same, with its folder prepared before anything is in it.
+pub fn home_in(test: &str, prepare: impl FnOnce(&Path)) -> Option<Home> {
     let disk = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/images/tiny.raw");
     if !disk.exists() {
         eprintln!("SKIPPED: {test} needs {}: tests/run makes it", disk.display());
@@ -32,11 +37,26 @@ pub fn home(test: &str) -> Option<Home> {
     let directory = tempfile::tempdir().unwrap();
     let payload = payload::write(directory.path());
     let home = Home { directory, payload };
+    std::fs::create_dir(home.folder()).unwrap();
+    prepare(&home.folder());
     home.ok(&["image", "import", disk.to_str().unwrap(), "--name", "tiny"]);
     Some(home)
 }
 
 impl Home {
+    /// Where the region's files are.
+    pub fn folder(&self) -> PathBuf {
+        self.directory.path().join("home")
+    }
+
+    /// A list in its JSON form: `ls`, `volume ls`.
+    pub fn list(&self, of: &[&str], name: &str) -> Vec<Value> {
+        let output = self.command(of).args(["-o", "json"]).output().unwrap();
+        assert!(output.status.success(), "{of:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let list: Value = serde_json::from_slice(&output.stdout).unwrap();
+        list[name].as_array().unwrap().clone()
+    }
+
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_amiable"));
         command.args(arguments);
@@ -90,8 +110,12 @@ impl Home {
     }
 
     pub fn kill(&self, pid: i32) {
+        self.signal(pid, rustix::process::Signal::KILL);
+    }
+
+    pub fn signal(&self, pid: i32, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_raw(pid).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
     }
 
     pub fn volumes(&self) -> usize {

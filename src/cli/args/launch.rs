@@ -263,6 +263,9 @@ pub struct ModifyArgs {
     /// Whether the instance can't be terminated.
     #[arg(long, value_name = "true|false")]
     pub termination_protection: Option<bool>,
+    /// How the metadata service answers, at once: HttpTokens=required,HttpPutResponseHopLimit=2; what is not named stays.
+    #[arg(long, value_name = "OPTIONS")]
+    pub metadata_options: Option<String>,
     /// The security groups that it is to be in, by name or id; may be repeated, up to 5. They hold at once.
     #[arg(long, value_name = "NAME|ID")]
     pub security_group: Vec<String>,

@@ -9,7 +9,8 @@ pub use launch::{
     Timings, Wait, WaitState,
 };
 pub use nouns::{
-    ExportForm, ImageCommand, KeyCommand, OutputArgs, OutputForm, SnapshotCommand, TypeCommand, VolumeCommand,
+    ExportForm, ImageCommand, KeyCommand, ListArgs, OutputArgs, OutputForm, SnapshotCommand, TagCommand, TypeCommand,
+    VolumeCommand,
 };
 pub use security_group::{RuleArgs, SecurityGroupCommand};
 
@@ -59,7 +60,14 @@ pub enum Command {
     Type(TypeCommand),
     /// List the instances of the region.
     #[command(visible_alias = "list")]
-    Ls(OutputArgs),
+    Ls {
+        /// Terminated instances too, which are shown for an hour.
+        #[arg(short, long)]
+        all: bool,
+        /// Shared options.
+        #[command(flatten)]
+        list: ListArgs,
+    },
     /// Describe an instance.
     Describe {
         /// Id, the start of an id, or name.
@@ -122,6 +130,9 @@ pub enum Command {
         #[arg(long, value_name = "TIME", value_parser = parse::duration)]
         timeout: Option<Duration>,
     },
+    /// Tags of instances, volumes, snapshots and AMIs: set, take away.
+    #[command(subcommand)]
+    Tag(TagCommand),
     /// Change an instance's attributes: type and user-data while it is stopped, security groups and the rest at any time.
     Modify(ModifyArgs),
     /// Delete instances with their volumes and records.

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::ProvisionedArgs;
 use crate::cli::parse;
+use crate::ec2::filters::{Filter, Filters};
 
 /// `amiable image …`.
 #[derive(Debug, Subcommand)]
@@ -46,7 +47,7 @@ pub enum ImageCommand {
     },
     /// List the AMIs.
     #[command(visible_alias = "list")]
-    Ls(OutputArgs),
+    Ls(ListArgs),
     /// Describe an AMI, with what it boots.
     Describe {
         /// Name, id, or the start of an id.
@@ -119,6 +120,27 @@ pub enum KeyCommand {
     },
 }
 
+/// `amiable tag …`.
+#[derive(Debug, Subcommand)]
+pub enum TagCommand {
+    /// Set tags of an instance, a volume, a snapshot or an AMI; a running instance's metadata shows them at once.
+    Add {
+        /// Id, the start of an id, or name.
+        resource: String,
+        /// Tags.
+        #[arg(required = true, value_name = "KEY=VALUE", value_parser = parse::key_value)]
+        tags: Vec<(String, String)>,
+    },
+    /// Take tags away.
+    Rm {
+        /// Id, the start of an id, or name.
+        resource: String,
+        /// Their keys.
+        #[arg(required = true)]
+        keys: Vec<String>,
+    },
+}
+
 /// Formats of `image export`. All but raw are written by qemu-img.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ExportForm {
@@ -150,7 +172,7 @@ pub enum VolumeCommand {
     },
     /// List the volumes.
     #[command(visible_alias = "list")]
-    Ls(OutputArgs),
+    Ls(ListArgs),
     /// Describe a volume.
     Describe {
         /// Id, the start of an id, or name.
@@ -209,7 +231,7 @@ pub enum SnapshotCommand {
     },
     /// List the snapshots.
     #[command(visible_alias = "list")]
-    Ls(OutputArgs),
+    Ls(ListArgs),
     /// Delete snapshots. Volumes and AMIs that were made from them stay.
     Rm {
         /// Ids, starts of ids, or names.
@@ -251,6 +273,24 @@ pub enum TypeCommand {
         #[command(flatten)]
         output: OutputArgs,
     },
+}
+
+/// Lists.
+#[derive(Clone, Debug, Args)]
+pub struct ListArgs {
+    /// Only what fits, with AWS's names: Name=tag:env,Values=dev,test or tag:env=dev; * and ? are wildcards. May be repeated: all must fit.
+    #[arg(short, long, visible_alias = "filter", value_name = "FILTER", num_args = 1.., value_parser = parse::filter)]
+    pub filters: Vec<Filter>,
+    /// Shared options.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+impl ListArgs {
+    /// The filters.
+    pub fn filters(&self) -> Filters {
+        Filters(self.filters.clone())
+    }
 }
 
 /// How lists and descriptions are printed.

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use super::controller::{Controller, lock};
 use super::spec::{Command, MAX_TRANSFER, io_opcode};
-use crate::vmm::backend::{Access, BLOCK_SIZE, Throttle};
+use crate::vmm::backend::{Access, BLOCK_SIZE, HeldBack, Throttle};
 
 /// Commands that are held back.
 #[derive(Default)]
@@ -39,6 +39,11 @@ impl Hold {
             (Some(throttle), Some(access)) => now + throttle.take(access, now),
             _ => now,
         }
+    }
+
+    /// For how long commands were held back so far.
+    pub fn held_back(&self) -> HeldBack {
+        self.throttle.as_ref().map_or(HeldBack::default(), |throttle| throttle.held_back())
     }
 
     /// Let go of all that is held back. Whoever calls this has made the controller not ready.

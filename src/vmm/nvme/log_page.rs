@@ -67,7 +67,7 @@ impl Controller {
                     VolumeIdentity::Ebs { .. } => EBS_MAGIC,
                     VolumeIdentity::InstanceStore { .. } => INSTANCE_STORE_MAGIC,
                 };
-                statistics::log_page(&self.statistics, magic, self.in_flight())
+                statistics::log_page(&self.statistics, magic, self.in_flight(), self.hold.held_back())
             }
             _ => return Err(Status::INVALID_LOG_PAGE),
         };

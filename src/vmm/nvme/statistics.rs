@@ -4,6 +4,8 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use crate::vmm::backend::HeldBack;
+
 /// Bins of a latency histogram: up to 1 µs, then a power of two each; the last is open.
 const BINS: usize = 28;
 const BIN_SIZE: usize = 24;
@@ -59,7 +61,7 @@ impl Direction {
 }
 
 /// The log page over all queues.
-pub fn log_page(queues: &[Statistics], magic: u32, in_flight: u64) -> Vec<u8> {
+pub fn log_page(queues: &[Statistics], magic: u32, in_flight: u64, held: HeldBack) -> Vec<u8> {
     let sum = |value: &dyn Fn(&Statistics) -> u64| queues.iter().map(value).fold(0, u64::wrapping_add);
     let mut page = vec![0; LOG_SIZE];
     let mut put = |offset: usize, bytes: &[u8]| page[offset..offset + bytes.len()].copy_from_slice(bytes);
@@ -75,7 +77,10 @@ pub fn log_page(queues: &[Statistics], magic: u32, in_flight: u64) -> Vec<u8> {
     for (i, total) in totals.iter().enumerate() {
         put(8 + 8 * i, &total.to_le_bytes());
     }
-    // The four times over provisioned performance stay zero: there is no limit here.
+    let over = [held.volume_operations, held.volume_bytes, held.instance_operations, held.instance_bytes];
+    for (i, microseconds) in over.iter().enumerate() {
+        put(56 + 8 * i, &microseconds.to_le_bytes());
+    }
     put(88, &in_flight.to_le_bytes());
     for (start, of) in [
         (READ_HISTOGRAM, (|q: &Statistics| &q.read) as fn(&Statistics) -> &Direction),
@@ -105,12 +110,17 @@ mod tests {
         queues[0].read.count(4096, Duration::from_nanos(700));
         queues[1].read.count(8192, Duration::from_micros(5));
         queues[1].write.count(512, Duration::from_secs(500));
-        let page = log_page(&queues, EBS_MAGIC, 3);
+        let page = log_page(
+            &queues,
+            EBS_MAGIC,
+            3,
+            HeldBack { volume_bytes: 7, instance_operations: 8, ..HeldBack::default() },
+        );
         let long = |at: usize| u64::from_le_bytes(page[at..at + 8].try_into().unwrap());
         let word = |at: usize| u32::from_le_bytes(page[at..at + 4].try_into().unwrap());
         assert_eq!((page.len(), word(0)), (4096, 0x3c23_b510));
         assert_eq!([long(8), long(16), long(24), long(32), long(40)], [2, 1, 12288, 512, 5]);
-        assert_eq!(long(88), 3);
+        assert_eq!([long(56), long(64), long(72), long(80), long(88)], [0, 7, 8, 0, 3]);
         assert_eq!((long(512), long(512 + 8 + 64 * 24)), (28, 28));
         // 0.7 µs in [0, 1), 5 µs in [4, 8), 500 s in the open one.
         assert_eq!((long(520), long(528), word(536)), (0, 1, 1));
