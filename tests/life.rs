@@ -27,7 +27,10 @@ fn wait_for(command: &str) -> String {
 fn an_instance_lives_as_at_ec2() {
     let Some(lab) = lab("an_instance_lives_as_at_ec2", "debian-12") else { return };
     let first = lab.file("first.sh", b"#!/bin/bash\necho first >> /root/runs\n");
-    let second = lab.file("second.sh", b"#!/bin/bash\ncat /root/runs\necho second >> /root/runs\nexit 5\n");
+    let second = lab.file(
+        "second.sh",
+        b"#!/bin/bash\ncat /root/runs\necho second >> /root/runs\nmount /dev/nvme1n1 /mnt && cat /mnt/note\nexit 5\n",
+    );
     let id =
         ok(lab, &["run", "debian-12", "-t", "t2.small", "--name", "web", "-u", &first, "-d", "--wait", "user-data"]);
     assert!(id.starts_with("i-"), "{id}");
@@ -41,6 +44,14 @@ fn an_instance_lives_as_at_ec2() {
     ok(lab, &["cp", "web:/tmp/copy", back.to_str().unwrap()]);
     assert_eq!(std::fs::read(&back).unwrap(), b"copied\n");
     assert!(ok(lab, &["logs", "web"]).contains("Cloud-init v."));
+
+    // Tags and metadata options change while it runs, and the guest sees it.
+    ok(lab, &["modify", "web", "--metadata-options", "InstanceMetadataTags=enabled,HttpTokens=required"]);
+    ok(lab, &["tag", "add", "web", "colour=blue"]);
+    let imds = "T=$(curl -s -X PUT http://169.254.169.254/latest/api/token -H 'X-aws-ec2-metadata-token-ttl-seconds: 60'); \
+                curl -s -H \"X-aws-ec2-metadata-token: $T\" http://169.254.169.254/latest/meta-data/tags/instance/colour; echo; \
+                curl -s -o /dev/null -w '%{http_code}' http://169.254.169.254/latest/meta-data/instance-id";
+    assert_eq!(guest(lab, imds), "blue\n401");
 
     // A volume with data: plugged in, written, snapshotted while it is written, unplugged ten times under load.
     ok(lab, &["volume", "create", "--size", "1G", "--name", "data"]);
@@ -80,6 +91,7 @@ fn an_instance_lives_as_at_ec2() {
     let test = lab.run(&["test", &second, "--image", "golden", "-t", "t2.small"]);
     assert_eq!(test.status.code(), Some(5), "the AMI's instance ran its own user-data");
     assert!(text(&test.stderr).contains("first"), "and found what the AMI had");
+    assert!(text(&test.stderr).contains("kept"), "and what was on the volume that the AMI's instance had");
     // The volume outlived the instance.
     assert_eq!(ok(lab, &["volume", "describe", "copy", "-o", "text", "--query", "State"]), "available");
     ok(lab, &["volume", "rm", "copy", "data"]);

@@ -283,3 +283,43 @@ fn lists_are_filtered_and_tags_change() {
     assert_eq!(ids(&["--all"]).len(), 2);
     assert_eq!(ids(&["--filters", "instance-state-name=terminated", "tag:Name=web"]), [web]);
 }
+
+#[test]
+fn an_image_has_all_volumes_of_its_instance() {
+    let Some(home) = home("an_image_has_all_volumes") else { return };
+    home.launch(&["--name", "web", "--volume", "1G:/dev/sdh"]);
+    let data = home.ok(&["volume", "create", "--size", "2G"]);
+    home.ok(&["volume", "attach", &data, "web", "--device", "/dev/sdj"]);
+    home.ok(&["image", "create", "--from", "web", "--name", "golden", "--no-reboot"]);
+    let image: Value = serde_json::from_str(&home.ok(&["image", "describe", "golden", "-o", "json"])).unwrap();
+    let mapping = image["BlockDeviceMappings"].as_array().unwrap();
+    assert_eq!(mapping.iter().map(|m| m["Ebs"]["VolumeSize"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 1, 2]);
+    assert_eq!(mapping[1]["Ebs"]["DeleteOnTermination"], true);
+    assert_eq!(mapping[2]["Ebs"]["DeleteOnTermination"], false);
+    home.ok(&["terminate", "web"]);
+    home.ok(&["volume", "rm", &data]);
+    for snapshot in home.list(&["snapshot", "ls"], "Snapshots") {
+        home.ok(&["snapshot", "rm", snapshot["SnapshotId"].as_str().unwrap()]);
+    }
+    // What it is made of is its own by now; a copy has it too.
+    home.ok(&["image", "copy", "golden", "--name", "copy"]);
+    home.ok(&["image", "rm", "golden"]);
+    home.ok(&["prune"]);
+    let payload = home.payload.to_str().unwrap();
+    let id = home.ok(&["run", "copy", "-t", "t2.nano", "-d", "--volume", "3G:/dev/sdh", "--kernel", payload]);
+    let sizes = |id: &str| {
+        let own = home.list(&["volume", "ls", "--filters", &format!("attachment.instance-id={id}")], "Volumes");
+        let of = |v: &Value| (v["Attachments"][0]["Device"].as_str().unwrap().to_owned(), v["Size"].as_u64().unwrap());
+        own.iter().map(of).collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let expected = [("/dev/sdh", 3), ("/dev/sdj", 2), ("/dev/xvda", 1)];
+    assert_eq!(sizes(&id), expected.map(|(device, size)| (device.to_owned(), size)).into());
+    home.ok(&["stop", "--force", &id]);
+    home.ok(&["start", &id]);
+    home.ok(&["terminate", &id]);
+    home.ok(&["image", "rm", "copy"]);
+    // The volume that does not go with its instance.
+    assert_eq!(home.list(&["volume", "ls"], "Volumes").len(), 1);
+    home.clean();
+    assert_eq!(home.volumes(), 0);
+}

@@ -4,6 +4,8 @@ use std::io::{IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::time::Instant;
 
+use serde_json::json;
+
 use super::args::{ExportForm, ImageCommand, ListArgs, OutputArgs, OutputForm};
 use super::error::{CliError, exit};
 use super::output::{human_size, print_list, print_value, write_out};
@@ -185,6 +187,16 @@ fn stored(region: &Region, image: &Image) -> Option<u64> {
 
 fn describe(region: &Region, image: &Image) -> Result<serde_json::Value, CliError> {
     let mut value = serde_json::to_value(image).map_err(|e| CliError::from_error(exit::OTHER, &e))?;
+    let gib = |bytes: u64| bytes.div_ceil(1 << 30);
+    let of = &image.amiable;
+    let mut mapping = vec![json!({ "DeviceName": image.root_device_name, "Ebs": {
+        "VolumeSize": gib(of.size_in_bytes), "VolumeType": "gp3", "DeleteOnTermination": true, "Encrypted": false } })];
+    mapping.extend(of.volumes.iter().map(|volume| {
+        json!({ "DeviceName": volume.device_name, "Ebs": { "SnapshotId": volume.snapshot_id,
+            "VolumeSize": gib(volume.size_in_bytes), "VolumeType": "gp3",
+            "DeleteOnTermination": volume.delete_on_termination, "Encrypted": false } })
+    }));
+    value["BlockDeviceMappings"] = mapping.into();
     if let Some(stored) = stored(region, image) {
         value["Amiable"]["StoredInBytes"] = stored.into();
     }

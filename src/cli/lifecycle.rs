@@ -122,14 +122,7 @@ pub fn create_image(key: &str, name: &str, reboot: bool, emulate: bool, started:
         // What the guest has not written yet is worth having; without it the image is what a power failure leaves.
         let _ = observer.ask(Request::FetchLogs, Duration::from_secs(60));
     }
-    let text = format!("Created by CreateImage({id})");
-    let made = region.create_snapshot(&instance.root_volume_id, &text, Vec::new()).and_then(|snapshot| {
-        let image = region.register_image(&snapshot, &instance, name);
-        if image.is_err() {
-            let _ = region.delete_snapshot(&snapshot.snapshot_id);
-        }
-        image
-    });
+    let made = region.create_image(&instance, name);
     let restarted =
         if runs && reboot { start_one(&mut region, &instance, emulate, started, &progress) } else { Ok(()) };
     write_out(&format!("{}\n", made.map_err(|e| region_error(&e))?.image_id))?;

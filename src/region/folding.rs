@@ -118,7 +118,10 @@ impl Region {
         let tables = self.store.tables();
         let volumes = tables.volumes::<Volume>()?.into_iter().map(|volume| volume.current().amiable.layers);
         let snapshots = tables.snapshots::<Snapshot>()?.into_iter().map(|snapshot| snapshot.amiable.layers);
-        let images = tables.images::<Image>()?.into_iter().map(|image| image.layers());
+        let images = tables.images::<Image>()?.into_iter().flat_map(|image| {
+            let volumes = image.amiable.volumes.iter().map(|volume| volume.layers.clone());
+            volumes.chain([image.layers()]).collect::<Vec<_>>()
+        });
         Ok(volumes.chain(snapshots).chain(images).map(|layers| layers.frozen).collect())
     }
 
@@ -157,8 +160,13 @@ fn exchange(tables: &Tables<'_>, run: &[String], new: &str) -> Result<Vec<String
     }
     for mut image in tables.images::<Image>()? {
         let mut layers = image.layers();
-        if layers.exchange(run, new) {
+        let root = layers.exchange(run, new);
+        if root {
             image.amiable.layers = Some(layers);
+        }
+        let volumes = image.amiable.volumes.iter_mut();
+        let changed = volumes.map(|volume| volume.layers.exchange(run, new)).filter(|changed| *changed).count();
+        if root || changed > 0 {
             put_image(tables, &image)?;
         }
     }

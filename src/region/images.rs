@@ -116,6 +116,7 @@ impl Region {
                 source: request.source.map_or_else(|| request.file.display().to_string(), str::to_owned),
                 source_format: imported.source_format.to_string(),
                 layers: None,
+                volumes: Vec::new(),
                 digest: imported.digest,
                 boot,
             },

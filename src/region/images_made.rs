@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use super::error::RegionError;
 use super::images::check_name;
-use super::model::{Image, ImageFacts, Instance, Layers, Snapshot};
+use super::model::{Image, ImageFacts, ImageVolume, Instance, Layers, Snapshot, Volume};
 use super::store::Tables;
-use super::volumes::forget;
+use super::volumes::{forget, volumes_of};
 use super::{Region, now};
 use crate::boot::SharedDisk;
 use crate::boot::cache::KernelCache;
@@ -35,7 +35,9 @@ impl Image {
 pub(super) fn put_image(tables: &Tables<'_>, image: &Image) -> Result<(), RegionError> {
     check_new_name(tables, &image.name, &image.image_id)?;
     tables.put_image(&image.image_id, &image.name, image)?;
-    Ok(tables.set_needs(&image.image_id, image.layers().files())?)
+    let layers = image.layers();
+    let volumes = image.amiable.volumes.iter().flat_map(|volume| volume.layers.files());
+    Ok(tables.set_needs(&image.image_id, layers.files().chain(volumes))?)
 }
 
 fn check_new_name(tables: &Tables<'_>, name: &str, own_id: &str) -> Result<(), RegionError> {
@@ -52,18 +54,71 @@ fn check_new_name(tables: &Tables<'_>, name: &str, own_id: &str) -> Result<(), R
 }
 
 /// What an image is made of now: it may have been deleted since it was looked up, or its layers merged.
-pub(super) fn layers_of(tables: &Tables<'_>, image_id: &str) -> Result<Layers, RegionError> {
+pub(super) fn parts_of(tables: &Tables<'_>, image_id: &str) -> Result<(Layers, Vec<ImageVolume>), RegionError> {
     let found = tables.find_images::<Image>(image_id)?.into_iter().find(|image| image.image_id == image_id);
-    Ok(found.ok_or_else(|| Ec2Error::image_not_found(image_id))?.layers())
+    let image = found.ok_or_else(|| Ec2Error::image_not_found(image_id))?;
+    Ok((image.layers(), image.amiable.volumes))
+}
+
+/// A volume of an AMI, as the instance has it that the AMI is made of.
+fn image_volume(volume: &Volume, snapshot: &Snapshot) -> Option<ImageVolume> {
+    let attachment = volume.attachments.first()?;
+    Some(ImageVolume {
+        device_name: attachment.device.clone(),
+        snapshot_id: snapshot.snapshot_id.clone(),
+        size_in_bytes: snapshot.amiable.size_in_bytes,
+        delete_on_termination: attachment.delete_on_termination,
+        layers: snapshot.amiable.layers.clone(),
+    })
 }
 
 impl Region {
-    /// Make an AMI of a snapshot of an instance's root volume.
+    /// CreateImage: snapshots of all volumes of an instance, and an AMI of them. Where it fails, the snapshots are deleted.
     ///
     /// # Errors
-    /// `InvalidAMIName.Malformed`, `InvalidAMIName.Duplicate`; a volume with nothing to boot.
-    pub fn register_image(&mut self, snapshot: &Snapshot, of: &Instance, name: &str) -> Result<Image, RegionError> {
+    /// `InvalidAMIName.Malformed`, `InvalidAMIName.Duplicate`; a volume with nothing to boot; no room.
+    pub fn create_image(&mut self, of: &Instance, name: &str) -> Result<Image, RegionError> {
         check_new_name(&self.store.tables(), name, "")?;
+        let text = format!("Created by CreateImage({})", of.instance_id);
+        let mut taken = Vec::new();
+        let made = self
+            .snapshots_of(of, &text, &mut taken)
+            .and_then(|(root, volumes)| self.register_image(&root, volumes, of, name));
+        if made.is_err() {
+            taken.iter().for_each(|id| drop(self.delete_snapshot(id)));
+        }
+        made
+    }
+
+    /// A snapshot of the root volume, and the other volumes as an AMI has them; `taken` tells what was made so far.
+    fn snapshots_of(
+        &mut self,
+        of: &Instance,
+        text: &str,
+        taken: &mut Vec<String>,
+    ) -> Result<(Snapshot, Vec<ImageVolume>), RegionError> {
+        let attached = volumes_of(&self.store.tables(), &of.instance_id)?;
+        let mut take = |region: &mut Self, volume_id: &str| {
+            let snapshot = region.create_snapshot(volume_id, text, Vec::new())?;
+            taken.push(snapshot.snapshot_id.clone());
+            Ok::<_, RegionError>(snapshot)
+        };
+        let root = take(self, &of.root_volume_id)?;
+        let mut volumes = Vec::new();
+        for volume in attached.iter().filter(|volume| volume.volume_id != of.root_volume_id) {
+            volumes.extend(image_volume(volume, &take(self, &volume.volume_id)?));
+        }
+        Ok((root, volumes))
+    }
+
+    /// Make an AMI of a snapshot of an instance's root volume, and of its other volumes.
+    fn register_image(
+        &mut self,
+        snapshot: &Snapshot,
+        volumes: Vec<ImageVolume>,
+        of: &Instance,
+        name: &str,
+    ) -> Result<Image, RegionError> {
         let layers = snapshot.amiable.layers.clone();
         let (below, top) = layers.frozen.split_last().map_or((&[][..], None), |(top, below)| (below, Some(top)));
         let chain = self.chain(&Layers { image_id: layers.image_id.clone(), frozen: below.to_vec() });
@@ -89,12 +144,19 @@ impl Region {
                 source: of.instance_id.clone(),
                 source_format: snapshot.snapshot_id.clone(),
                 layers: Some(layers),
+                volumes: Vec::new(),
                 digest: String::new(),
                 boot,
             },
         };
         super::step::reached("image: to be recorded");
-        let image = self.add_image(image, |tables| super::snapshots::layers_of(tables, &snapshot.snapshot_id))?;
+        let image = self.add_image(image, |tables| {
+            let now = |id: &str| super::snapshots::layers_of(tables, id);
+            let volumes = volumes
+                .into_iter()
+                .map(|volume| Ok::<_, RegionError>(ImageVolume { layers: now(&volume.snapshot_id)?, ..volume }));
+            Ok((now(&snapshot.snapshot_id)?, volumes.collect::<Result<_, _>>()?))
+        })?;
         super::step::reached("image: recorded");
         Ok(image)
     }
@@ -105,7 +167,7 @@ impl Region {
         let mut copy =
             Image { image_id: IdKind::Image.generate(), name: name.to_owned(), creation_date: now(), ..image.clone() };
         copy.amiable.layers = None;
-        self.add_image(copy, |tables| layers_of(tables, &image.image_id))
+        self.add_image(copy, |tables| parts_of(tables, &image.image_id))
     }
 
     /// Write an AMI's disk to a new file. Answers the file's SHA-256.
@@ -128,10 +190,11 @@ impl Region {
     fn add_image(
         &mut self,
         mut image: Image,
-        layers: impl FnOnce(&Tables<'_>) -> Result<Layers, RegionError>,
+        parts: impl FnOnce(&Tables<'_>) -> Result<(Layers, Vec<ImageVolume>), RegionError>,
     ) -> Result<Image, RegionError> {
         self.store.transaction(|tables| {
-            image.amiable.layers = Some(layers(tables)?);
+            let (layers, volumes) = parts(tables)?;
+            (image.amiable.layers, image.amiable.volumes) = (Some(layers), volumes);
             put_image(tables, &image)?;
             Ok(image)
         })

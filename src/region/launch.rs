@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::attachments::{attach_root, place, set_attachment, settle_slots};
 use super::error::RegionError;
+use super::images_made::parts_of;
 use super::instances::put;
 use super::lock::InstanceLock;
 use super::model::{AttachmentState, Image, Instance, InstanceFacts, Layers, ShutdownBehavior, State, StateName, Tag};
@@ -128,7 +129,7 @@ impl Region {
         let (store, places) = (&mut self.store, Places { paths: &self.paths });
         let paths = &self.paths;
         let launched = store.transaction(|tables| {
-            let layers = super::images_made::layers_of(tables, &request.image.image_id)?;
+            let (layers, image_volumes) = parts_of(tables, &request.image.image_id)?;
             let groups = resolve(tables, &request.security_groups)?;
             (0..count)
                 .map(|index| -> Result<Pending, RegionError> {
@@ -151,6 +152,23 @@ impl Region {
                     made.push((paths.instance(&instance_id), Some(files.clone())));
                     VolumeFile::create(&files, size, base.clone(), OpenMode::ThrowAway)?;
                     let mut volumes = vec![volume];
+                    // What the request says of a device counts more than what the AMI says.
+                    let is_wanted = |device: &str| request.volumes.iter().any(|v| v.device.as_deref() == Some(device));
+                    for of_image in image_volumes.iter().filter(|volume| !is_wanted(&volume.device_name)) {
+                        let (volume_id, size) = (IdKind::Volume.generate(), of_image.size_in_bytes);
+                        let (layers, snapshot) = (of_image.layers.clone(), &of_image.snapshot_id);
+                        let mut volume = new_volume(&volume_id, size, layers, snapshot, request.provisioned);
+                        // A throw-away instance leaves nothing.
+                        let goes = of_image.delete_on_termination || request.bound_to_command;
+                        place(tables, &mut volume, &instance, Some(&of_image.device_name), goes)?;
+                        set_attachment(&mut volume, AttachmentState::Attached);
+                        put_volume(tables, &volume)?;
+                        let files = places.layer(&volume_id);
+                        made.push((paths.instance(&instance_id), Some(files.clone())));
+                        let below = places.chain(&of_image.layers).open()?;
+                        VolumeFile::create(&files, size, below, OpenMode::ThrowAway)?;
+                        volumes.push(volume);
+                    }
                     for wanted in &request.volumes {
                         let volume_id = IdKind::Volume.generate();
                         let mut volume =

@@ -74,7 +74,9 @@ impl Region {
             }
         }
         for image in images {
-            if let Some(missing) = self.missing(&image.layers(), None) {
+            let volumes = image.amiable.volumes.iter().map(|volume| volume.layers.clone());
+            let mut all = volumes.chain([image.layers()]);
+            if let Some(missing) = all.find_map(|layers| self.missing(&layers, None)) {
                 let (id, name) = (&image.image_id, &image.name);
                 let what = format!("the AMI {name} ({id}) lacks its file {}", missing.display());
                 found.push(Leftover { what, mend: format!("amiable image rm {id}") });

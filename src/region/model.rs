@@ -61,10 +61,29 @@ pub struct ImageFacts {
     /// What its disk is made of: nothing but its own raw file, or what a snapshot is made of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layers: Option<Layers>,
+    /// The volumes beside the root volume that instances of it get.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<ImageVolume>,
     /// A digest of the disk's content: see [`ImportedImage::digest`](crate::storage::import::ImportedImage::digest).
     pub digest: String,
     /// The kernel, its command line, and whether the initial RAM disk is needed.
     pub boot: BootPlan,
+}
+
+/// A volume of an AMI beside the root volume: a line of its block device mapping.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ImageVolume {
+    /// `/dev/sdf`
+    pub device_name: String,
+    /// The snapshot that it was made from.
+    pub snapshot_id: String,
+    /// Size in bytes.
+    pub size_in_bytes: u64,
+    /// Whether the volumes made of it go with their instances.
+    pub delete_on_termination: bool,
+    /// What it is made of.
+    pub layers: Layers,
 }
 
 /// An instance.

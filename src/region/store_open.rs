@@ -101,7 +101,7 @@ impl Store {
         self.cramped
     }
 
-    fn open_at(path: &Path, alone: bool) -> Result<Self, StoreError> {
+    pub(super) fn open_at(path: &Path, alone: bool) -> Result<Self, StoreError> {
         let text = path.display().to_string();
         let sqlite = |source| StoreError::Sqlite { path: text.clone(), source };
         let mut connection = Connection::open(path).map_err(sqlite)?;

@@ -110,3 +110,37 @@ fn a_closed_store_keeps_a_short_log_and_no_long_one() {
     let store = Store::open(&path).unwrap();
     assert_eq!(store.tables().setting("b").unwrap().unwrap().len(), LONG_LOG as usize);
 }
+
+#[test]
+fn instances_that_an_older_store_has_as_terminated_are_forgotten_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("region.sqlite3");
+    let old = Connection::open(&path).unwrap();
+    MIGRATIONS[..3].iter().for_each(|step| old.execute_batch(step).unwrap());
+    old.pragma_update(None, "user_version", 3).unwrap();
+    for (id, state) in [("i-1", "terminated"), ("i-2", "stopped")] {
+        let sql = "INSERT INTO instance VALUES (?1, 'ami-1', ?2, NULL, '2026-11-20T00:00:00Z', '{\"Amiable\":{}}')";
+        old.execute(sql, [id, state]).unwrap();
+    }
+    drop(old);
+    let store = Store::open(&path).unwrap();
+    let tables = store.tables();
+    assert_eq!(tables.instances_ended_before("2026-11-20T00:00:01Z").unwrap(), ["i-1"]);
+    assert_eq!(tables.instances_ended_before("2026-11-20T00:00:00Z").unwrap(), [""; 0]);
+    tables.remove_instance("i-1").unwrap();
+    assert_eq!(tables.instances::<Value>().unwrap().len(), 1);
+}
+
+#[test]
+fn a_store_that_one_process_has_to_itself_is_read_and_written() {
+    let (dir, store) = store();
+    store.tables().put_image("ami-1", "a", &json!({"n": 1})).unwrap();
+    drop(store);
+    let path = dir.path().join("deep/down/region.sqlite3");
+    let alone = Store::open_at(&path, true).unwrap();
+    assert!(alone.is_cramped());
+    assert_eq!(alone.tables().images::<Value>().unwrap().len(), 1);
+    alone.tables().remove_image("ami-1").unwrap();
+    drop(alone);
+    assert!(Store::open(&path).unwrap().tables().images::<Value>().unwrap().is_empty());
+}

@@ -56,7 +56,7 @@ pub enum ImageCommand {
         #[command(flatten)]
         output: OutputArgs,
     },
-    /// Make an AMI of an instance's root volume: nothing is copied.
+    /// Make an AMI of an instance, with all its volumes: nothing is copied.
     Create {
         /// Id, the start of an id, or name of the instance.
         #[arg(long = "from", value_name = "INSTANCE")]
