@@ -88,8 +88,10 @@ enum Inbox {
 const SYNC: Duration = Duration::from_secs(3);
 
 /// After so long without anything to do, the process gives back what of its program it used for that; it is idle, as most guests are
-/// most of the time, or only the machine's own threads work, which use little of it.
+/// most of the time, or only the machine's own threads work, which use little of it. What they used is given back after ten times
+/// as long, and after [`LONGEST_QUIET`].
 const QUIET: Duration = Duration::from_secs(1);
+const LONGEST_QUIET: Duration = Duration::from_secs(100);
 
 /// How long a guest may take from the power button to its power-off; ten times so long in the emulated host.
 const GRACE: Duration = Duration::from_secs(60);
@@ -122,6 +124,7 @@ pub fn run(launch: Launch, keep: &mut dyn FnMut(&Update, Option<&Outcome>)) -> O
         fetching: Vec::new(),
         fetch_until: None,
         quiet: None,
+        quiet_for: QUIET,
         synced: false,
         finished: false,
         bound_to_owner: launch.bound_to_owner,
@@ -192,8 +195,9 @@ struct Process {
     /// Who waits for the guest's logs.
     fetching: Vec<(PeerId, u64)>,
     fetch_until: Option<Instant>,
-    /// When it has had nothing to do for a while; `None` from then on.
+    /// When it has had nothing to do for the time beside it; `None` once that was the longest.
     quiet: Option<Instant>,
+    quiet_for: Duration,
     /// The root volume holds what the guest had written when it was asked last.
     synced: bool,
     /// cloud-init is through.
@@ -221,7 +225,7 @@ impl Process {
                 None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             if received.is_ok() {
-                self.quiet = Some(Instant::now() + QUIET);
+                self.wait_for_quiet(QUIET);
             }
             match received {
                 Ok(Inbox::Update(Update::Ended(end))) => return self.ended(end, disk, keep),
@@ -305,10 +309,16 @@ impl Process {
         self.peers.tell_all(update);
     }
 
+    fn wait_for_quiet(&mut self, quiet: Duration) {
+        self.quiet_for = quiet;
+        self.quiet = (quiet <= LONGEST_QUIET).then(|| Instant::now() + quiet);
+    }
+
     fn time_is_up(&mut self, orders: &Orders, disk: &OpenDisk, keep: &mut dyn FnMut(&Update, Option<&Outcome>)) {
         let now = Instant::now();
         if self.quiet.take_if(|until| *until <= now).is_some() {
             footprint::give_back();
+            self.wait_for_quiet(self.quiet_for * 10);
         }
         if self.fetch_until.is_some_and(|until| until <= now) {
             self.fetched(disk, Some("the guest's kernel did not write its dirty pages: the logs may lack their end"));
