@@ -83,6 +83,9 @@ fn an_instance_lives_as_at_ec2() {
             + "sudo mount /dev/nvme1n1 /mnt && cat /mnt/note; cat /sys/block/nvme1n1/size; sudo umount /mnt"),
     );
     assert_eq!(seen, "kept\n4194304");
+    // It grows while it is in use.
+    ok(lab, &["volume", "resize", "copy", "3G"]);
+    guest(lab, &wait_for("test $(cat /sys/block/nvme1n1/size) = 6291456"));
 
     // An AMI of it while it runs; its instance has its own identity and runs its own user-data.
     let image = ok(lab, &["image", "create", "--from", "web", "--name", "golden", "--no-reboot"]);
