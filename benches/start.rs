@@ -59,15 +59,15 @@ impl Candidate {
             }
             said.push(line);
         }
-        // Twice: whether the guest would power off by itself is not the question.
+        // More than once: whether the guest would power off by itself is not the question.
         let pid = Pid::from_child(&running);
-        let _ = kill_process(pid, Signal::INT);
-        let ending = lines.next();
-        let _ = kill_process(pid, Signal::INT);
-        said.extend(ending.into_iter().chain(lines).map_while(Result::ok));
+        while running.try_wait().unwrap().is_none() {
+            let _ = kill_process(pid, Signal::INT);
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        said.extend(lines.map_while(Result::ok));
         let mut out = String::new();
         running.stdout.take().unwrap().read_to_string(&mut out).unwrap();
-        running.wait().unwrap();
         let stages: Value = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}\n{}", said.join("\n")));
         let machine = stages["Stages"].as_array().unwrap().iter().find(|s| s["Stage"] == "machine").unwrap();
         self.main.push(machine["Milliseconds"].as_f64().unwrap());
