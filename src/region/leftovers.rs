@@ -33,8 +33,9 @@ impl Region {
     }
 
     fn files_without_rows(&self) -> Result<Vec<Leftover>, RegionError> {
-        let (old, young): (Vec<PathBuf>, Vec<PathBuf>) =
-            self.without_owner()?.into_iter().partition(|path| is_old(path));
+        let (logs, others): (Vec<PathBuf>, Vec<PathBuf>) =
+            self.without_owner()?.into_iter().partition(|path| path.starts_with(self.paths.kept_logs("")));
+        let (old, young): (Vec<PathBuf>, Vec<PathBuf>) = others.into_iter().partition(|path| is_old(path));
         let told = |paths: Vec<PathBuf>, why: &str, mend: &str| {
             let first = paths.first()?;
             let size: u64 = paths.iter().map(|path| bytes(path)).sum();
@@ -42,13 +43,14 @@ impl Region {
                 format!("{} that nothing refers to ({} KiB), {why}: {}", files(&paths), size / 1024, first.display());
             Some(Leftover { what, mend: mend.to_owned() })
         };
+        let logs = told(logs, "logs of user-data that failed, kept for a look", "amiable prune");
         let old = told(old, "left by a command that was interrupted", "amiable prune");
         let young = told(
             young,
             "younger than an hour: of a command at work, or left by one that was interrupted",
             "amiable prune, in an hour",
         );
-        Ok(old.into_iter().chain(young).collect())
+        Ok(logs.into_iter().chain(old).chain(young).collect())
     }
 
     fn rows_without_files(&self, volumes: &[Volume], snapshots: &[Snapshot], images: &[Image]) -> Vec<Leftover> {

@@ -188,7 +188,7 @@ pub enum Command {
     /// Security groups: create, list, describe, authorize and revoke rules, remove.
     #[command(subcommand, visible_alias = "sg")]
     SecurityGroup(SecurityGroupCommand),
-    /// Delete files that nothing refers to, and say how much that freed.
+    /// Delete what nothing refers to, merge layers that nothing needs, and say how much that freed.
     Prune,
     /// Key pairs: create, import, list, remove.
     #[command(subcommand)]
