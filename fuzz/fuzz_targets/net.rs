@@ -11,7 +11,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use amiable::net::{NetConfig, Network, SessionState, StreamService, StreamSession};
+use amiable::net::{Gate, NetConfig, Network, NewFlow, SessionState, StreamService, StreamSession};
 use amiable::vmm::backend::{NetBackend, Offload, PartialChecksum};
 use common::{MOST_STEPS, Script};
 
@@ -52,6 +52,19 @@ impl StreamSession for Echo {
     }
 }
 
+/// Lets every other flow out.
+struct Half;
+
+impl Gate for Half {
+    fn admits(&self, flow: &NewFlow) -> bool {
+        match flow {
+            NewFlow::Out { to, .. } => to.port().is_multiple_of(2),
+            NewFlow::Echo { to } => to.octets()[3].is_multiple_of(2),
+            NewFlow::In { .. } => true,
+        }
+    }
+}
+
 fn network() -> Network {
     let config = NetConfig {
         guest_mac: GUEST_MAC,
@@ -71,6 +84,7 @@ fn network() -> Network {
         services: vec![(SocketAddrV4::new(SERVICE, 80), Arc::new(Echo))],
         host_alias: None,
         on_lease: None,
+        gate: Some(Arc::new(Half)),
     };
     Network::new(config).unwrap()
 }

@@ -1,4 +1,4 @@
-//! What a chain of layers shows, written out as one file: sparse raw, and from that what `qemu-img` can make of it.
+//! What a chain of layers shows, written out as one file: sparse raw, qcow2, and VMDK with `qemu-img`'s help.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -6,6 +6,9 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 
+use imago::file::File as ImageFile;
+use imago::qcow2::Qcow2;
+use imago::{DenyImplicitOpenGate, FormatAccess, FormatCreateBuilder, Storage, StorageOpenOptions};
 use sha2::{Digest, Sha256};
 use vm_memory::VolatileSlice;
 
@@ -25,36 +28,27 @@ pub enum ExportFormat {
     Raw,
     /// QEMU's.
     Qcow2,
-    /// VMware's, as EC2's image export takes it.
+    /// VMware's (streamOptimized), as EC2's image export takes it.
     Vmdk,
-}
-
-impl ExportFormat {
-    fn name(self) -> &'static str {
-        match self {
-            ExportFormat::Raw => "raw",
-            ExportFormat::Qcow2 => "qcow2",
-            ExportFormat::Vmdk => "vmdk",
-        }
-    }
 }
 
 /// Write all of `layer` to a new file. Answers the file's SHA-256 in hexadecimal.
 ///
 /// # Errors
-/// A file that is there already; for other formats than raw a machine without `qemu-img`.
+/// A file that is there already; for VMDK a machine without `qemu-img`.
 pub fn export(layer: &dyn Layer, to: &Path, format: ExportFormat) -> Result<String, StorageError> {
     if to.exists() {
         let source = io::Error::from(io::ErrorKind::AlreadyExists);
         return Err(StorageError::Io { action: "write", path: to.into(), source });
     }
     let folder = to.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let raw = tempfile::NamedTempFile::new_in(folder).map_err(StorageError::io("write into", folder))?;
-    copy(layer, raw.as_file()).map_err(StorageError::io("write", to))?;
-    let done = match format {
-        ExportFormat::Raw => raw,
-        _ => convert(raw.path(), folder, format)?,
+    let file = tempfile::NamedTempFile::new_in(folder).map_err(StorageError::io("write into", folder))?;
+    let written = match format {
+        ExportFormat::Raw | ExportFormat::Vmdk => raw(layer, file.as_file()),
+        ExportFormat::Qcow2 => qcow2(layer, file.path()),
     };
+    written.map_err(StorageError::io("write", to))?;
+    let done = if format == ExportFormat::Vmdk { to_vmdk(file.path(), folder)? } else { file };
     done.as_file().sync_all().map_err(StorageError::io("write", to))?;
     let sum = digest(done.path()).map_err(StorageError::io("read", to))?;
     // There at once and as a whole, or not at all.
@@ -66,9 +60,24 @@ pub fn export(layer: &dyn Layer, to: &Path, format: ExportFormat) -> Result<Stri
     Ok(sum)
 }
 
-fn copy(layer: &dyn Layer, to: &File) -> io::Result<()> {
+fn raw(layer: &dyn Layer, to: &File) -> io::Result<()> {
+    to.set_len(layer.size())?;
+    copy(layer, |piece, at| to.write_all_at(piece, at))
+}
+
+/// Into an empty file, in clusters of 64 KiB.
+fn qcow2(layer: &dyn Layer, to: &Path) -> io::Result<()> {
+    let file: ImageFile = Storage::open(StorageOpenOptions::new().filename(to).write(true))?;
+    let create = Qcow2::<ImageFile>::create_builder(file).size(layer.size()).cluster_size(HOLE);
+    let image = create.create_open(DenyImplicitOpenGate::default(), |file| Ok(Qcow2::builder(file)))?;
+    let image = FormatAccess::new(image);
+    copy(layer, |piece, at| image.write(piece, at))?;
+    image.flush()
+}
+
+/// Give `write` all pieces that are not zeros, with their offsets.
+fn copy(layer: &dyn Layer, write: impl Fn(&[u8], u64) -> io::Result<()>) -> io::Result<()> {
     let size = layer.size();
-    to.set_len(size)?;
     let mut buffer = vec![0; CHUNK];
     let mut at = 0;
     while let Some(data) = layer.next_data(at, size)? {
@@ -83,7 +92,7 @@ fn copy(layer: &dyn Layer, to: &File) -> io::Result<()> {
         }
         for (index, piece) in part.chunks(HOLE).enumerate() {
             if piece.iter().any(|byte| *byte != 0) {
-                to.write_all_at(piece, at + (index * HOLE) as u64)?;
+                write(piece, at + (index * HOLE) as u64)?;
             }
         }
         at += length as u64;
@@ -91,12 +100,11 @@ fn copy(layer: &dyn Layer, to: &File) -> io::Result<()> {
     Ok(())
 }
 
-fn convert(raw: &Path, folder: &Path, format: ExportFormat) -> Result<tempfile::NamedTempFile, StorageError> {
+fn to_vmdk(raw: &Path, folder: &Path) -> Result<tempfile::NamedTempFile, StorageError> {
     let out = tempfile::NamedTempFile::new_in(folder).map_err(StorageError::io("write into", folder))?;
     let failed = |source| StorageError::Io { action: "convert with qemu-img into", path: folder.into(), source };
     let ran = Command::new("qemu-img")
-        .args(["convert", "-f", "raw", "-O", format.name()])
-        .args((format == ExportFormat::Vmdk).then_some("-osubformat=streamOptimized"))
+        .args(["convert", "-f", "raw", "-O", "vmdk", "-osubformat=streamOptimized"])
         .arg(raw)
         .arg(out.path())
         .output()
@@ -163,7 +171,7 @@ mod tests {
     fn holes_are_not_read() {
         let (file, block) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
         block.write_all_at(&[7; 512], 0).unwrap();
-        copy(&Sparse(block), &file).unwrap();
+        raw(&Sparse(block), &file).unwrap();
         for at in DATA {
             let mut bytes = [0; 512];
             file.read_exact_at(&mut bytes, at).unwrap();
@@ -197,12 +205,17 @@ mod tests {
         assert!(export(&*layer, &to, ExportFormat::Raw).is_err());
 
         if Command::new("qemu-img").arg("--version").output().is_err() {
-            eprintln!("SKIPPED: qcow2 and VMDK need qemu-img: sudo apt-get install qemu-utils");
+            eprintln!("SKIPPED: VMDK, and a look at qcow2, need qemu-img: sudo apt-get install qemu-utils");
             return;
         }
         for (name, format) in [("out.qcow2", ExportFormat::Qcow2), ("out.vmdk", ExportFormat::Vmdk)] {
             let converted = dir.path().join(name);
             export(&*layer, &converted, format).unwrap();
+            assert!(std::fs::metadata(&converted).unwrap().blocks() * 512 < 1 << 20);
+            if format == ExportFormat::Qcow2 {
+                let sound = Command::new("qemu-img").args(["check", "-q", "-f", "qcow2"]).arg(&converted).status();
+                assert!(sound.unwrap().success(), "{name}");
+            }
             let same = Command::new("qemu-img").arg("compare").args([&to, &converted]).status().unwrap();
             assert!(same.success(), "{name}");
         }

@@ -141,7 +141,7 @@ pub enum TagCommand {
     },
 }
 
-/// Formats of `image export`. All but raw are written by qemu-img.
+/// Formats of `image export`. VMDK is written by qemu-img.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ExportForm {
     /// As it is, with holes.
