@@ -173,7 +173,14 @@ fn volumes_come_and_go_and_make_images() {
     let sum = home.ok(&["image", "export", "silver", raw.to_str().unwrap()]);
     let check = Command::new("sha256sum").arg(&raw).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&check.stdout).trim(), sum);
-    home.ok(&["image", "import", raw.to_str().unwrap(), "--name", "again"]);
+    // Shared as a file, with its checksum.
+    let shared = home.directory.path().join("silver.qcow2");
+    let shared = shared.to_str().unwrap();
+    let of_shared = home.ok(&["image", "export", "silver", shared, "--format", "qcow2"]);
+    let import = ["image", "import", shared, "--name", "again", "--checksum"];
+    home.fails(&[&import[..], &["0"]].concat(), 252, "not a checksum");
+    home.fails(&[&import[..], &[&sum[..64]]].concat(), 255, "it is another file, or damaged");
+    home.ok(&[&import[..], &[&of_shared[..64]]].concat());
     home.ok(&["terminate", &second]);
     home.ok(&["volume", "rm", &extra]);
     home.ok(&["snapshot", "rm", &snapshot]);

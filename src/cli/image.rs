@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::time::Instant;
 
 use serde_json::json;
@@ -20,9 +21,12 @@ use crate::storage::pull::{Checksum, Client, Remote};
 /// Run the command.
 pub fn run(command: ImageCommand, emulate: bool, started: Instant) -> Result<(), CliError> {
     match command {
-        ImageCommand::Import { file, name, format, root_device_name, replace } => {
+        ImageCommand::Import { file, name, format, checksum, root_device_name, replace } => {
             let format =
                 format.as_deref().map(str::parse::<Format>).transpose().map_err(|e| CliError::new(exit::USAGE, e))?;
+            if let Some(expected) = parse_checksum(checksum.as_deref())? {
+                verify(&file, &expected)?;
+            }
             let request = ImportRequest {
                 file: &file,
                 name: &name,
@@ -92,12 +96,25 @@ fn import(region: &mut Region, request: &ImportRequest<'_>) -> Result<(), CliErr
     write_out(&format!("{}\n", image.image_id))
 }
 
+fn parse_checksum(hex: Option<&str>) -> Result<Option<Checksum>, CliError> {
+    hex.map(str::parse).transpose().map_err(|e: String| CliError::new(exit::USAGE, e))
+}
+
+fn verify(file: &Path, expected: &Checksum) -> Result<(), CliError> {
+    let found = expected
+        .of_file(file)
+        .map_err(|e| CliError::new(exit::OTHER, format!("can't read {}: {e}", file.display())))?;
+    if found != *expected {
+        let text =
+            format!("{} has the checksum {found}, not {expected}: it is another file, or damaged", file.display());
+        return Err(CliError::new(exit::OTHER, text).next("copy the file once more"));
+    }
+    Ok(())
+}
+
 fn pull(source: &str, name: Option<&str>, checksum: Option<&str>, replace: bool) -> Result<(), CliError> {
     let failed = |e: &crate::storage::pull::PullError| CliError::from_error(exit::OTHER, e);
-    let checksum = match checksum {
-        None => None,
-        Some(hex) => Some(hex.parse::<Checksum>().map_err(|e| CliError::new(exit::USAGE, e.to_string()))?),
-    };
+    let checksum = parse_checksum(checksum)?;
     let client = Client::new();
     let (mut remote, name) = if source.contains("://") {
         let remote = Remote::from_url(source, None).map_err(|e| CliError::from_error(exit::USAGE, &e))?;

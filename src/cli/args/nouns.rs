@@ -21,6 +21,9 @@ pub enum ImageCommand {
         /// The file's format, if it must not be detected.
         #[arg(long, value_name = "FORMAT")]
         format: Option<String>,
+        /// The expected SHA-256 or SHA-512 of the file, in hexadecimal, as `image export` and sha256sum print it.
+        #[arg(long, value_name = "HEX")]
+        checksum: Option<String>,
         /// The name of the root device in block device mappings.
         #[arg(long, value_name = "NAME", default_value = "/dev/xvda")]
         root_device_name: String,

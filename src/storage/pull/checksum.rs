@@ -1,6 +1,9 @@
 //! Checksums and the files that publish them.
 
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
 use std::str::FromStr;
 
 use sha2::{Digest, Sha256, Sha512};
@@ -38,6 +41,21 @@ impl FromStr for Checksum {
         checksum
             .filter(|checksum| !text.contains(':') || checksum.to_string().starts_with(&text[..7]))
             .ok_or_else(|| format!("\"{text}\" is no SHA-256 or SHA-512 checksum"))
+    }
+}
+
+impl Checksum {
+    /// The checksum of a file, of the same kind as `self`.
+    pub fn of_file(&self, path: &Path) -> io::Result<Checksum> {
+        let mut file = File::open(path)?;
+        let mut hasher = Hasher::like(Some(self));
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            match file.read(&mut buffer)? {
+                0 => return Ok(hasher.finish()),
+                read => hasher.update(buffer.get(..read).unwrap_or_default()),
+            }
+        }
     }
 }
 
