@@ -30,6 +30,7 @@ say dmi "$(cat /sys/class/dmi/id/{sys_vendor,product_name,board_asset_tag} | pas
 say uuid "$(head -c 3 /sys/class/dmi/id/product_uuid) $(cmp /sys/class/dmi/id/product_uuid /sys/class/dmi/id/product_serial && echo same)"
 say v1 "$(curl -s $imds/meta-data/instance-id)"
 say v2 "$(curl -s -H "X-aws-ec2-metadata-token: $token" $imds/meta-data/instance-type)"
+say public "$(curl -s -H "X-aws-ec2-metadata-token: $token" $imds/meta-data/public-ipv4)"
 say bad "$(curl -s -o /dev/null -w '%{http_code}' -H 'X-aws-ec2-metadata-token: x' $imds/meta-data/)"
 say region "$(curl -s $imds/dynamic/instance-identity/document | python3 -c 'import json,sys; print(json.load(sys.stdin)["region"])')"
 say signed "$(curl -s $imds/dynamic/instance-identity/rsa2048 | wc -c)"
@@ -166,6 +167,7 @@ fn one_boot_shows_ec2_and_a_reboot_does_not_run_user_data_again() {
     assert_eq!(seen("uuid"), "ec2 same");
     assert_eq!(seen("v1"), id);
     assert_eq!(seen("v2"), "t3.small");
+    assert_eq!(seen("public"), "198.18.0.10");
     assert_eq!(seen("bad"), "401");
     assert_eq!(seen("region"), "us-east-1");
     assert!(seen("signed").parse::<u32>().unwrap() > 1000, "a PKCS #7 signature");

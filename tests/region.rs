@@ -27,6 +27,7 @@ fn an_instance_lives_stops_starts_and_ends() {
     assert_eq!(stopped["StateReason"]["Code"], "Client.UserInitiatedShutdown");
     assert!(stopped["StateTransitionReason"].as_str().unwrap().starts_with("User initiated (20"));
     assert!(stopped["Amiable"]["ProcessId"].is_null());
+    assert!(stopped["PublicIpAddress"].is_null() && stopped["PublicDnsName"].is_null());
     assert_eq!(home.ok(&["stop", "web"]), format!("{id}  stopped -> stopped"));
     home.fails(&["reboot", "web"], 254, "IncorrectInstanceState");
 
@@ -34,6 +35,11 @@ fn an_instance_lives_stops_starts_and_ends() {
     assert_eq!(home.ok(&["start", &id[..10]]), format!("{id}  stopped -> running"));
     let again = home.describe(&id);
     assert_eq!(again["InstanceType"], "t2.micro");
+    let public = |instance: &Value| instance["PublicIpAddress"].as_str().unwrap().to_owned();
+    assert_ne!(public(&before), public(&again));
+    let filter = format!("ip-address={}", public(&again));
+    assert_eq!(home.list(&["ls", "--filters", &filter], "Instances").len(), 1);
+    assert_eq!(again["PublicDnsName"], format!("ec2-{}.compute-1.amazonaws.com", public(&again).replace('.', "-")));
     for kept in ["PrivateIpAddress", "NetworkInterfaceId", "RootVolumeId", "ReservationId"] {
         assert_eq!(before[kept], again[kept], "{kept}");
     }

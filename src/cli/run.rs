@@ -309,6 +309,7 @@ fn request(
             forwards,
             host_loopback: args.host_loopback,
             limits: args.limits,
+            no_public_address: args.no_associate_public_ip_address,
             kernel: args.kernel.as_deref().map(launch::existing_file).transpose()?,
             initrd: args.initrd.as_deref().map(launch::existing_file).transpose()?,
             append: args.append.clone(),

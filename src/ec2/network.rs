@@ -23,6 +23,19 @@ pub const DEFAULT_ACCOUNT: &str = "123456789012";
 /// MTU inside a VPC.
 pub const MTU: u16 = 9001;
 
+/// Where public addresses are taken from: the block for benchmarks (RFC 2544), which leads nowhere on the Internet.
+const PUBLIC: u32 = 0xC612_0000;
+/// Public addresses of one private address.
+const PUBLIC_TURNS: u32 = 32;
+
+/// The public address of the instance with this `private` address in a default subnet, another one at each of its `starts`. No two
+/// instances with different private addresses ever share one. It is a name to tell, not an address that leads to the instance.
+pub fn public_address(private: Ipv4Addr, starts: u32) -> Ipv4Addr {
+    let host_bits = 32 - u32::from(DEFAULT_SUBNET_PREFIX);
+    let host = u32::from(private) & ((1 << host_bits) - 1);
+    Ipv4Addr::from(PUBLIC | (starts % PUBLIC_TURNS) << host_bits | host)
+}
+
 /// An IPv4 block: a network address and a prefix length of 16 to 28, the range that VPCs and subnets allow.
 /// Serialises as text: `172.31.0.0/16`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

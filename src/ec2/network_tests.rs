@@ -16,6 +16,18 @@ fn default_world() {
 }
 
 #[test]
+fn public_addresses_change_and_are_nobody_else_s() {
+    let private = Ipv4Addr::new(172, 31, 1, 10);
+    assert_eq!(public_address(private, 0), Ipv4Addr::new(198, 18, 1, 10));
+    assert_eq!(public_address(private, 31), Ipv4Addr::new(198, 19, 241, 10));
+    assert_eq!(public_address(private, 32), public_address(private, 0));
+    let mut seen = std::collections::HashSet::new();
+    for private in default_subnet(0).usable().step_by(97) {
+        assert!((0..32).all(|starts| seen.insert(public_address(private, starts))));
+    }
+}
+
+#[test]
 fn cidr_text() {
     assert_eq!("10.1.2.3/24".parse::<Ipv4Cidr>().unwrap().to_string(), "10.1.2.0/24");
     for bad in ["10.0.0.0", "10.0.0.0/8", "10.0.0.0/29", "10.0.0/24", "x/24", "10.0.0.0/-1"] {

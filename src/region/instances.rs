@@ -1,5 +1,6 @@
 //! Instances of the region: found, changed, deleted, and shown as what they are.
 
+use std::borrow::Cow;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -143,6 +144,12 @@ impl Region {
 /// Write an instance's record.
 pub(super) fn put(tables: &Tables<'_>, instance: &Instance) -> Result<(), RegionError> {
     let gone = instance.state.name == StateName::Terminated;
+    let mut instance = Cow::Borrowed(instance);
+    if matches!(instance.state.name, StateName::Stopped | StateName::Terminated) && instance.public_ip_address.is_some()
+    {
+        let instance = instance.to_mut();
+        (instance.public_ip_address, instance.public_dns_name) = (None, None);
+    }
     let row = InstanceRow {
         instance_id: &instance.instance_id,
         image_id: &instance.image_id,
@@ -150,5 +157,5 @@ pub(super) fn put(tables: &Tables<'_>, instance: &Instance) -> Result<(), Region
         private_ip: (!gone).then_some(&instance.private_ip_address),
         launched: &instance.launch_time,
     };
-    Ok(tables.put_instance(row, instance)?)
+    Ok(tables.put_instance(row, &*instance)?)
 }

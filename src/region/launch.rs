@@ -91,6 +91,8 @@ pub struct LaunchParameters {
     pub host_loopback: bool,
     /// Whether its volumes are no faster than EC2's.
     pub limits: bool,
+    /// Whether it has no public address.
+    pub no_public_address: bool,
     /// A kernel instead of the image's.
     pub kernel: Option<PathBuf>,
     /// An initial RAM disk instead of the image's.
@@ -220,8 +222,10 @@ impl Region {
             instance.launch_time = now();
             instance.amiable.emulated = emulated;
             instance.amiable.bound_to_command = false;
-            put(tables, &instance)?;
+            instance.amiable.starts = instance.amiable.starts.wrapping_add(1);
             let parameters: LaunchParameters = tables.launch(instance_id)?.unwrap_or_default();
+            give_public_address(&mut instance, &parameters)?;
+            put(tables, &instance)?;
             let mut volumes = volumes_of(tables, instance_id)?;
             // What was begun and not ended is so now: what is attached is there when it starts.
             volumes.retain(|volume| volume.attachments.iter().all(|a| a.state != AttachmentState::Detaching));
@@ -346,7 +350,7 @@ fn record(
     address: Ipv4Addr,
 ) -> Result<Instance, Ec2Error> {
     let network_interface_id = IdKind::NetworkInterface.generate();
-    Ok(Instance {
+    let mut instance = Instance {
         instance_id: instance_id.to_owned(),
         image_id: request.image.image_id.clone(),
         instance_type: request.instance_type.name.to_owned(),
@@ -357,6 +361,8 @@ fn record(
         launch_time: now(),
         private_ip_address: address.to_string(),
         private_dns_name: network::Region::of_zone(ZONE)?.0.private_dns_name(address),
+        public_ip_address: None,
+        public_dns_name: None,
         mac_address: ids::format_mac(ids::mac_address(&network_interface_id)),
         network_interface_id,
         reservation_id: reservation_id.to_owned(),
@@ -371,6 +377,7 @@ fn record(
             published: request.parameters.forwards.clone(),
             emulated: request.emulated,
             has_run: false,
+            starts: 0,
             shutdown_behavior: request.shutdown_behavior,
             termination_protection: request.termination_protection,
             bound_to_command: request.bound_to_command,
@@ -378,7 +385,19 @@ fn record(
             ended: None,
             user_data_bytes: request.parameters.user_data.as_ref().map(Vec::len),
         },
-    })
+    };
+    give_public_address(&mut instance, &request.parameters)?;
+    Ok(instance)
+}
+
+/// Give an instance that is about to run its public address, unless it shall have none.
+fn give_public_address(instance: &mut Instance, parameters: &LaunchParameters) -> Result<(), Ec2Error> {
+    if !parameters.no_public_address {
+        let address = network::public_address(instance.address(), instance.amiable.starts);
+        instance.public_ip_address = Some(address.to_string());
+        instance.public_dns_name = Some(network::Region::of_zone(ZONE)?.0.public_dns_name(address));
+    }
+    Ok(())
 }
 
 /// The address that is wanted, or a free one.

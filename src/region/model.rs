@@ -113,6 +113,12 @@ pub struct Instance {
     pub private_ip_address: String,
     /// `ip-172-31-0-10.ec2.internal`
     pub private_dns_name: String,
+    /// From a start to the next stop, another one each time; see [`network::public_address`](crate::ec2::network::public_address).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_ip_address: Option<String>,
+    /// The public address's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_dns_name: Option<String>,
     /// `eni-…`
     pub network_interface_id: String,
     /// The network interface's address, in lower case with colons.
@@ -157,6 +163,9 @@ pub struct InstanceFacts {
     /// Whether it has run: until then a failure ends it for good.
     #[serde(default)]
     pub has_run: bool,
+    /// How often it was started again.
+    #[serde(default)]
+    pub starts: u32,
     /// What a power-off by the guest means.
     #[serde(default)]
     pub shutdown_behavior: ShutdownBehavior,

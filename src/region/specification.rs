@@ -11,7 +11,7 @@ use crate::ec2::instance_types::{self, InstanceType};
 use crate::ec2::network;
 use crate::ec2::volume_types::instance_performance;
 use crate::host::spec::{BootSpec, InstanceSpec, LimitsSpec, NetworkSpec, SecurityGroups, StoreDisk, store_slots};
-use crate::imds::{KeyPair, Metadata, NetworkInterface, Placement, SecurityGroup, block_device_mapping};
+use crate::imds::{KeyPair, Metadata, NetworkInterface, Placement, PublicAddress, SecurityGroup, block_device_mapping};
 
 /// All that the instance's process needs to know. With its image, what that boots counts; else its volume is looked at.
 pub(super) fn specification(
@@ -89,6 +89,11 @@ fn instance_store(places: Places<'_>, instance: &Instance, of: &InstanceType) ->
     store_slots(store.count).enumerate().map(disk).collect()
 }
 
+fn public(instance: &Instance) -> Option<PublicAddress> {
+    let ipv4 = instance.public_ip_address.as_deref()?.parse().ok()?;
+    Some(PublicAddress { ipv4, dns_name: instance.public_dns_name.clone()? })
+}
+
 /// What the metadata service tells of the instance.
 fn metadata(
     parameters: &LaunchParameters,
@@ -111,7 +116,7 @@ fn metadata(
         device_number: 0,
         private_ipv4s: vec![address],
         private_dns_name: instance.private_dns_name.clone(),
-        public: None,
+        public: public(instance),
         security_groups: groups,
         subnet_id: IdKind::Subnet.derive(&default),
         subnet_cidr: network::default_subnet(0),

@@ -88,6 +88,9 @@ pub struct LaunchArgs {
     /// Let the guest reach services on this machine's loopback at 169.254.169.250.
     #[arg(long)]
     pub host_loopback: bool,
+    /// Give the instance no public address in its metadata.
+    #[arg(long)]
+    pub no_associate_public_ip_address: bool,
     /// Make what the checks of the user-data find errors instead of warnings.
     #[arg(long)]
     pub strict: bool,
