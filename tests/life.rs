@@ -91,12 +91,18 @@ fn an_instance_lives_as_at_ec2() {
     let image = ok(lab, &["image", "create", "--from", "web", "--name", "golden", "--no-reboot"]);
     assert!(image.starts_with("ami-"), "{image}");
     ok(lab, &["terminate", "web"]);
-    let test = lab.run(&["test", &second, "--image", "golden", "-t", "t2.small"]);
+    let run = ["run", "golden", "-t", "t2.small", "--name", "other", "-u", &second, "-d", "--wait", "user-data"];
+    let test = lab.run(&run);
     assert_eq!(test.status.code(), Some(5), "the AMI's instance ran its own user-data");
     assert!(text(&test.stderr).contains("first"), "and found what the AMI had");
     assert!(text(&test.stderr).contains("kept"), "and what was on the volume that the AMI's instance had");
     // The volume outlived the instance.
     assert_eq!(ok(lab, &["volume", "describe", "copy", "-o", "text", "--query", "State"]), "available");
+    // It moves to the other one, with what it holds.
+    ok(lab, &["volume", "attach", "copy", "other"]);
+    let mounted = wait_for("test -b /dev/nvme2n1") + "sudo mount /dev/nvme2n1 /media && cat /media/note";
+    assert_eq!(ok(lab, &["exec", "other", &mounted]), "kept");
+    ok(lab, &["terminate", "other"]);
     ok(lab, &["volume", "rm", "copy", "data"]);
     ok(lab, &["snapshot", "rm", "with-note"]);
     ok(lab, &["image", "rm", "golden"]);

@@ -85,6 +85,9 @@ impl Lab {
         command.args(arguments).env("AMIABLE_HOME", self.home.path()).env_remove("AMIABLE_EMULATE");
         if self.emulate {
             command.env("AMIABLE_EMULATE", "1");
+            if std::env::var_os("AMIABLE_EMULATE_KERNEL").is_none() {
+                command.env("AMIABLE_EMULATE_KERNEL", target("images/emulated-host"));
+            }
         }
         command
     }
