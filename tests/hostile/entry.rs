@@ -93,12 +93,14 @@ stack_end:
 /// `core` calls these, and there is no C library.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memset(to: *mut u8, byte: i32, count: usize) -> *mut u8 {
+    // SAFETY: the caller says that so many bytes are there, as C wants it.
     unsafe { asm!("rep stosb", inout("rdi") to => _, inout("rcx") count => _, in("al") byte as u8) };
     to
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
+    // SAFETY: the caller says that so many bytes are there, as C wants it.
     unsafe { asm!("rep movsb", inout("rdi") to => _, inout("rsi") from => _, inout("rcx") count => _) };
     to
 }
@@ -121,5 +123,6 @@ pub fn ignore_interrupts() {
     let mut pointer = [0u8; 10];
     pointer[..2].copy_from_slice(&4095u16.to_le_bytes());
     pointer[2..].copy_from_slice(&TABLE.to_le_bytes());
+    // SAFETY: the table is whole, and stays.
     unsafe { asm!("lidt [{}]", in(reg) pointer.as_ptr()) }
 }

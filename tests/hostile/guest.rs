@@ -37,6 +37,7 @@ macro_rules! say {
 fn power_off() -> ! {
     loop {
         out8(0x600, 0x34);
+        // SAFETY: it waits for ever, with no interrupt to come.
         unsafe { asm!("cli", "hlt") }
     }
 }
@@ -52,6 +53,7 @@ fn scribble(random: &mut Random, function: &Function) {
         }
         let at = function.bars[bar] + random.below(function.sizes[bar]);
         let value = random.number();
+        // SAFETY: the program owns the machine, and all addresses below 4 GiB are mapped.
         unsafe {
             match random.below(8) {
                 0 => write_volatile(at as *mut u8, value as u8),
@@ -74,6 +76,7 @@ fn reconfigure(random: &mut Random, function: &Function) {
         let register = random.below(end);
         let value = random.number();
         match random.below(6) {
+            // SAFETY: the program owns the machine, and all addresses below 4 GiB are mapped.
             0 => unsafe { write_volatile(function.config(register) as *mut u8, value as u8) },
             1 => write16(function.config(register & !1), value as u16),
             2 => write32(function.config(register & !3), value as u32),

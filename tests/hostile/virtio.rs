@@ -45,6 +45,7 @@ impl Virtio {
     }
 
     pub fn status(&self, value: u8) {
+        // SAFETY: the program owns the machine, and all addresses below 4 GiB are mapped.
         unsafe { write_volatile((self.common + 0x14) as *mut u8, value) }
     }
 
@@ -105,18 +106,22 @@ impl Virtio {
             // An address probe for 172.31.0.1, which the router has. The header of a frame is 12 bytes.
             let frame = SANE + 0x5000;
             let own = |at: u64| {
+                // SAFETY: the program owns the machine, and all addresses below 4 GiB are mapped.
                 (0..6).for_each(|i| unsafe {
                     write_volatile((at + i) as *mut u8, read8(self.device + i));
                 })
             };
+            // SAFETY: the program owns the machine, and all addresses below 4 GiB are mapped.
             (0..6).for_each(|i| unsafe { write_volatile((frame + 12 + i) as *mut u8, 0xff) });
             own(frame + 18);
             let arp = [0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 1u8];
             for (i, byte) in arp.into_iter().enumerate() {
+                // SAFETY: the program owns the machine, and all addresses below 4 GiB are mapped.
                 unsafe { write_volatile((frame + 24 + i as u64) as *mut u8, byte) }
             }
             own(frame + 34);
             for (i, byte) in [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 172, 31, 0, 1u8].into_iter().enumerate() {
+                // SAFETY: the program owns the machine, and all addresses below 4 GiB are mapped.
                 unsafe { write_volatile((frame + 40 + i as u64) as *mut u8, byte) }
             }
             write64(SANE + 0x1000, frame);
