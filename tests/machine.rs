@@ -94,3 +94,45 @@ fn a_kernel_without_an_image_s_own_is_started_with_its_words() {
     assert!(text(&out.stdout).contains("words=heard"));
     assert_eq!(out.status.code(), Some(255), "the panic is the end");
 }
+
+/// Looks at the instance-store disk behind the volume, marks it, and restarts; in the second boot it looks for the mark.
+const STORE: &str = r#"
+say() { echo "STORE $1=[$2]"; }
+disk=/dev/nvme2n1
+for i in $(seq 300); do [ -b $disk ] && break; usleep 100000; done
+if [ "$(head -c 6 $disk)" = MARKED ]; then say reboot survived; exit; fi
+say model "$(sed 's/ *$//' /sys/class/nvme/nvme2/model)"
+say serial "$(cut -c 1-3 /sys/class/nvme/nvme2/serial)$(tr -d ' \n' < /sys/class/nvme/nvme2/serial | wc -c)"
+say size "$(cat /sys/block/nvme2n1/size)"
+say pci "$(cat /sys/class/nvme/nvme2/device/vendor):$(cat /sys/class/nvme/nvme2/device/device)"
+say volume "$(sed 's/ *$//' /sys/class/nvme/nvme1/model)"
+net-up >/dev/null 2>&1
+say mapping "$(wget -q -O - http://169.254.169.254/latest/meta-data/block-device-mapping/ | tr '\n' ' ')"
+printf MARKED | dd of=$disk conv=fsync 2>/dev/null
+reboot -f
+sleep 60
+"#;
+
+#[test]
+fn instance_store_disks_survive_a_reboot_and_no_stop() {
+    let Some(lab) = lab("instance_store_disks", "tiny") else { return };
+    let run = format!("tiny.run={}", base64::engine::general_purpose::STANDARD.encode(STORE));
+    let words = "run tiny -t c5d.large --name store --volume 1G --append".split(' ');
+    let console = text(&lab.run(&words.chain([&*run]).collect::<Vec<_>>()).stdout);
+    for line in [
+        "STORE model=[Amazon EC2 NVMe Instance Storage]",
+        "STORE serial=[AWS20]",
+        "STORE size=[97656250]",
+        "STORE pci=[0x1d0f:0xcd01]",
+        "STORE volume=[Amazon Elastic Block Store]",
+        "STORE mapping=[ami ebs1 root]",
+        "STORE reboot=[survived]",
+    ] {
+        assert!(console.contains(line), "{line}");
+    }
+    // Stopped and started it is another, empty disk.
+    lab.run(&["start", "store"]);
+    let both = text(&lab.run(&["console", "store", "--follow"]).stdout);
+    assert_eq!(both.matches("STORE model=").count(), 2);
+    lab.run(&["terminate", "store"]);
+}

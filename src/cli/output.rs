@@ -84,9 +84,39 @@ fn plain_table() -> Table {
 fn search(query: &str, value: &Value) -> Result<Value, CliError> {
     let usage =
         |e: &dyn std::error::Error| CliError::new(exit::USAGE, format!("--query is not a JMESPath expression: {e}"));
-    let expression = jmespath::compile(query).map_err(|e| usage(&e))?;
+    let expression = jmespath::compile(&with_json_literals(query)).map_err(|e| usage(&e))?;
     let found = expression.search(value).map_err(|e| usage(&e))?;
     serde_json::to_value(&found).map_err(|e| CliError::from_error(exit::OTHER, &e))
+}
+
+/// Literals stand between backticks and are JSON. The AWS CLI also takes a bare word there, as its own examples have it.
+fn with_json_literals(query: &str) -> String {
+    let mut json = String::with_capacity(query.len());
+    let mut rest = query;
+    while let Some(at) = rest.find(['`', '\'', '"']) {
+        let quote = &rest[at..=at];
+        let inside = &rest[at + 1..];
+        let Some(length) = length_until(quote, inside) else { break };
+        let text = &inside[..length];
+        json += &rest[..=at];
+        match quote {
+            "`" if serde_json::from_str::<Value>(text).is_err() => json += &Value::from(text.trim_start()).to_string(),
+            _ => json += text,
+        }
+        json += quote;
+        rest = &inside[length + 1..];
+    }
+    json + rest
+}
+
+/// Where the quotation ends; a quote after a backslash is part of it.
+fn length_until(quote: &str, inside: &str) -> Option<usize> {
+    let mut escaped = false;
+    inside.bytes().position(|byte| {
+        let ends = byte == quote.as_bytes()[0] && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        ends
+    })
 }
 
 /// As the AWS CLI's text form: a line per object or list of scalars, values separated by tabs.

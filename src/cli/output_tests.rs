@@ -21,6 +21,21 @@ fn queries_are_jmespath() {
 }
 
 #[test]
+fn literals_of_queries_may_be_bare_words_as_for_the_aws_cli() {
+    let value = json!({"Instances": [{"Id": "i-1", "State": {"Name": "running"}}, {"Id": "i-`2`", "State": {"Name": "stopped"}}]});
+    for state in ["`running`", "`\"running\"`", "'running'"] {
+        let found = search(&format!("Instances[?State.Name==`stopped` || State.Name=={state}].Id"), &value).unwrap();
+        assert_eq!(found, json!(["i-1", "i-`2`"]), "{state}");
+    }
+    assert_eq!(search("Instances[?\"Id\"=='i-`2`'].State.Name | [0]", &value).unwrap(), json!("stopped"));
+    assert_eq!(search("`[1, {\"a\": true}]`", &value).unwrap(), json!([1, {"a": true}]));
+    assert_eq!(search("Instances[?Id=='it\\'s']", &value).unwrap(), json!([]));
+    for broken in ["Instances[?Id==`run", "`", "'", "\""] {
+        assert_eq!(search(broken, &value).unwrap_err().exit, exit::USAGE, "{broken}");
+    }
+}
+
+#[test]
 fn a_description_has_a_line_per_field() {
     let mut rows = Vec::new();
     fields("", &json!({"A": {"B": 1}, "C": ["x", "y"], "D": [{"E": null}]}), &mut rows);

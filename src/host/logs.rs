@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::running::OpenDisk;
-use super::verdict::{Files, MAX_LOG};
+use super::verdict::{Files, MAX_LOG, is_result};
 use crate::boot::guest::{GuestRoot, open_root};
 
 /// The folder in an instance's records for logs from its volume.
@@ -17,9 +17,9 @@ const LOGS: [&str; 2] = ["/var/log/cloud-init.log", "/var/log/cloud-init-output.
 /// cloud-init's result is some hundred bytes.
 const MAX_RESULT: u64 = 1 << 20;
 
-/// Whether the guest's root volume holds cloud-init's result by now.
+/// Whether the guest's root volume holds cloud-init's result by now. Its file may be there before what it holds.
 pub fn result_is_there(open: &OpenDisk) -> bool {
-    root_of(open).is_some_and(|mut root| root.read(RESULT, MAX_RESULT).is_ok())
+    root_of(open).is_some_and(|mut root| root.read(RESULT, MAX_RESULT).is_ok_and(|result| is_result(&result)))
 }
 
 fn root_of(open: &OpenDisk) -> Option<GuestRoot> {

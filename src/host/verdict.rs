@@ -122,6 +122,11 @@ fn final_stage(output: &str) -> &str {
     &stage[..end.map_or(stage.len(), |(at, _)| at)]
 }
 
+/// Whether these are the whole bytes of a `result.json`.
+pub fn is_result(json: &[u8]) -> bool {
+    parse_result(json).is_some()
+}
+
 /// `{"v1": {"datasource": "DataSourceEc2Local", "errors": ["…"]}}`
 fn parse_result(json: &[u8]) -> Option<(Option<String>, Vec<String>)> {
     #[derive(Deserialize)]

@@ -111,3 +111,15 @@ proptest! {
         judge(&files(OK, &text, &text));
     }
 }
+
+#[test]
+fn a_result_that_is_not_written_yet_is_waited_for() {
+    assert!(is_result(OK.as_bytes()) && is_result(SCRIPT_FAILED.as_bytes()));
+    // The file's name reaches the disk before what it holds, and pages come one by one.
+    for size in 0..OK.len() {
+        let mut some = OK.as_bytes()[..size].to_vec();
+        assert!(!is_result(&some));
+        some.resize(OK.len(), 0);
+        assert!(!is_result(&some));
+    }
+}

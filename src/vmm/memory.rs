@@ -3,6 +3,11 @@
 //! Nothing is touched before it is needed: pages appear as the guest uses them, huge ones where the host has them. One of
 //! the few files with `unsafe` code.
 
+use std::ffi::c_void;
+use std::ops::Range;
+use std::ptr;
+
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use vm_memory::mmap::{FromRangesError, MmapRegion};
 use vm_memory::{GuestAddress, GuestRegionMmap};
 
@@ -45,7 +50,7 @@ pub fn allocate(memory: u64) -> Result<GuestMemory, MemoryError> {
     GuestMemory::from_regions(regions).map_err(|e| MemoryError::Map(memory, e.into()))
 }
 
-/// Map `size` bytes at a huge page's boundary, if the host can be brought to it: only where host and guest addresses agree
+/// Map `size` bytes at a huge page's boundary: only where host and guest addresses agree
 /// within a huge page can one entry of KVM's page tables cover it, and a guest's start is mostly faults on fresh memory.
 fn map_aligned(size: usize) -> Result<MmapRegion<()>, FromRangesError> {
     let mapping = map_at_boundary(size)?;
@@ -58,18 +63,58 @@ fn map_aligned(size: usize) -> Result<MmapRegion<()>, FromRangesError> {
 }
 
 fn map_at_boundary(size: usize) -> Result<MmapRegion<()>, FromRangesError> {
-    let first = MmapRegion::new(size)?;
-    let excess = first.as_ptr() as usize % HUGE_PAGE;
-    if excess == 0 || size < HUGE_PAGE {
-        return Ok(first);
+    let is_aligned = |mapping: &MmapRegion<()>| (mapping.as_ptr() as usize).is_multiple_of(HUGE_PAGE);
+    let mut mapping = MmapRegion::new(size)?;
+    if size < HUGE_PAGE || is_aligned(&mapping) {
+        return Ok(mapping);
     }
-    // Linux hands out addresses downwards: in the same place, below a pad of the excess, the next mapping is aligned. Should
-    // another thread interfere, it is not, and all works the same but slower.
-    drop(first);
-    let pad = MmapRegion::<()>::new(excess)?;
-    let aligned = MmapRegion::new(size)?;
-    drop(pad);
-    Ok(aligned)
+    // Linux takes the highest gap that fits. There is an aligned one now, and each gap above it is filled by a try that missed.
+    let Some(_gap) = AlignedGap::new(size) else { return Ok(mapping) };
+    let mut misses = Vec::new();
+    for _ in 0..MOST_TRIES {
+        let Ok(next) = MmapRegion::new(size) else { break };
+        misses.push(std::mem::replace(&mut mapping, next));
+        if is_aligned(&mapping) {
+            break;
+        }
+    }
+    Ok(mapping)
+}
+
+/// As many gaps above the aligned one are overcome. With more, or should another thread be quicker, all works the same but slower.
+const MOST_TRIES: usize = 8;
+
+/// A gap of the address space that begins at a huge page's boundary, between two reserved pieces that end with this.
+struct AlignedGap {
+    below: Range<usize>,
+    above: Range<usize>,
+}
+
+impl AlignedGap {
+    fn new(size: usize) -> Option<Self> {
+        let all = size.checked_add(HUGE_PAGE)?;
+        // SAFETY: a new mapping where the kernel likes it, which nothing may touch.
+        let start =
+            unsafe { mmap_anonymous(ptr::null_mut(), all, ProtFlags::empty(), MapFlags::PRIVATE) }.ok()? as usize;
+        let from = start.next_multiple_of(HUGE_PAGE);
+        unmap(&(from..from + size));
+        Some(Self { below: start..from, above: from + size..start + all })
+    }
+}
+
+impl Drop for AlignedGap {
+    fn drop(&mut self) {
+        unmap(&self.below);
+        unmap(&self.above);
+    }
+}
+
+/// Give a piece of an [`AlignedGap`]'s reservation back.
+fn unmap(piece: &Range<usize>) {
+    if !piece.is_empty() {
+        // SAFETY: the piece is of a mapping that `AlignedGap::new` made, that nothing refers to, and that is unmapped once.
+        let _ = unsafe { munmap(piece.start as *mut c_void, piece.len()) };
+    }
 }
 
 /// What a range of the guest-physical address space holds, as the kernel is told.

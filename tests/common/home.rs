@@ -129,14 +129,15 @@ impl Home {
         assert!(!output.status.success(), "nothing was killed at '{step}': {arguments:?}");
     }
 
-    /// The state of the only instance there is, when it has settled: what is on its way is waited for.
-    pub fn settled(&self) -> String {
+    /// Wait until the only instance is in one of these states, and answer which; `gone` is none at all. A process that was killed holds
+    /// its lock until the last of its threads has ended, so what is found right after may still be the state before.
+    pub fn settles(&self, after: &str, states: &[&str]) -> String {
         let mut state = String::new();
-        until("it settles", || {
+        until(&format!("after '{after}' it is one of {states:?}"), || {
             let list: Value = serde_json::from_str(&self.ok(&["ls", "-o", "json"])).unwrap();
             let instances = list["Instances"].as_array().unwrap();
             state = instances.first().map_or("gone".to_owned(), |i| i["State"]["Name"].as_str().unwrap().to_owned());
-            matches!(state.as_str(), "gone" | "stopped" | "running")
+            states.contains(&state.as_str())
         });
         state
     }

@@ -6,9 +6,14 @@
 // Each test file is a crate of its own and uses a part of this.
 #![allow(dead_code)]
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags};
 
 /// Where a built thing lies.
 pub fn target(path: &str) -> PathBuf {
@@ -92,10 +97,23 @@ impl Lab {
         command
     }
 
-    /// Run it to its end; what it printed is shown if the test fails.
+    /// Run it to its end; what it printed is shown if the test fails. What takes longer than a test may is ended, with the emulated
+    /// host, in which a guest then hangs: the next test gets another.
     pub fn run(&self, arguments: &[&str]) -> Output {
-        let output = self.amiable(arguments).output().unwrap();
+        let mut child =
+            self.amiable(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (out, err) = (drain(child.stdout.take().unwrap()), drain(child.stderr.take().unwrap()));
+        let ended = ends_within(&child, LIMIT);
+        if !ended {
+            child.kill().unwrap();
+        }
+        let status = child.wait().unwrap();
+        if !ended && self.emulate {
+            let _ = self.amiable(&["emulate", "stop"]).output();
+        }
+        let output = Output { status, stdout: out.join().unwrap(), stderr: err.join().unwrap() };
         println!("$ amiable {}\n{}\n{}", arguments.join(" "), text(&output.stdout), text(&output.stderr));
+        assert!(ended, "amiable {}: not within {LIMIT:?}", arguments.join(" "));
         output
     }
 
@@ -110,6 +128,26 @@ impl Lab {
     pub fn path(&self, name: &str) -> PathBuf {
         self.home.path().join(name)
     }
+}
+
+/// The longest that one command may take: two boots of Debian in an emulated host on a slow machine.
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// All that a child writes, read beside it.
+fn drain(mut pipe: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut all = Vec::new();
+        // What came until the end is what counts.
+        let _ = pipe.read_to_end(&mut all);
+        all
+    })
+}
+
+fn ends_within(child: &Child, limit: Duration) -> bool {
+    let pid = rustix::process::Pid::from_child(child);
+    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+    let mut event = [PollFd::new(&pidfd, PollFlags::IN)];
+    rustix::event::poll(&mut event, Some(&limit.try_into().unwrap())).unwrap() == 1
 }
 
 /// Bytes as text without carriage returns.
