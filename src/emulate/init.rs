@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, init_module, reboot};
+use rustix::thread::{sched_getaffinity, sched_setaffinity};
 use serde::{Deserialize, Serialize};
 
 use super::channel::PORT_NAME;
@@ -81,12 +82,24 @@ fn run() -> io::Result<()> {
         // The unpacked file lies in memory: it is not needed twice.
         let _ = fs::remove_file(path);
     }
+    leave_the_first_cpu().map_err(context("CPU affinity"))?;
     netlink::up("lo").map_err(context("lo"))?;
     netlink::configure("eth0", ADDRESS, 24, GATEWAY).map_err(context("eth0"))?;
 
     let port = open_port()?;
     let output = port.try_clone()?;
     inner::serve(io::BufReader::with_capacity(64 << 10, port), output, ScsiDisks::find());
+    Ok(())
+}
+
+/// Keep this process and all that it starts off the first CPU, if there are others: QEMU can't run guests on it reliably (see
+/// [`qemu`](super::qemu)).
+fn leave_the_first_cpu() -> io::Result<()> {
+    let mut cpus = sched_getaffinity(None)?;
+    if cpus.count() > 1 {
+        cpus.unset(0);
+        sched_setaffinity(None, &cpus)?;
+    }
     Ok(())
 }
 

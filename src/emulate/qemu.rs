@@ -61,6 +61,7 @@ pub(super) struct Config<'a> {
     pub kernel: &'a Path,
     pub initramfs: &'a Path,
     pub memory_mib: u32,
+    /// For guests.
     pub cpus: u32,
     pub icount: bool,
     pub drives: &'a [Drive],
@@ -89,7 +90,7 @@ pub(super) fn arguments(config: &Config) -> Vec<OsString> {
     // Nested SVM with nested paging. Without erms the kernel copies in ways that TCG translates better; without la57
     // its page tables have one level less.
     add(&["-cpu", "max,+svm,+npt,-erms,-la57"]);
-    add(&["-m", &config.memory_mib.to_string(), "-smp", &config.cpus.to_string()]);
+    add(&["-m", &config.memory_mib.to_string(), "-smp", &smp(config).to_string()]);
     add(&["-chardev", "file,id=console,path=/dev/stdout", "-serial", "chardev:console"]);
     add(&["-chardev", "socket,id=channel,fd=0"]);
     add(&["-device", "virtio-serial-pci,addr=0x3,max_ports=2"]);
@@ -120,6 +121,16 @@ pub(super) fn arguments(config: &Config) -> Vec<OsString> {
         arguments.push(format!("virtio-blk-pci,addr={:#x},drive=drive{n}", FIRST_DRIVE_SLOT + n).into());
     }
     arguments
+}
+
+/// One CPU more than guests have: the first is not for them, as [`init`](super::init) sees to, unless it is the only one.
+///
+/// QEMU keeps IGNNE#, the pin of the x87 coprocessor, among the flags that say whether a CPU is in a guest (`hflags2`), and for
+/// the first CPU only. Each CPU that restores floating-point registers clears it there (`cpu_clear_ignne`), and not atomically: a
+/// first CPU that is just leaving a guest goes back to being in it, and its kernel's registers are saved as the guest's.
+fn smp(config: &Config) -> u32 {
+    // With icount one thread plays all CPUs, and nothing comes between.
+    if config.icount && config.cpus == 1 { 1 } else { config.cpus.saturating_add(1) }
 }
 
 fn netdev(forwards: &[Forward]) -> String {

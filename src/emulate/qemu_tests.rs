@@ -23,7 +23,7 @@ fn the_recipe_is_tcg_with_nested_svm() {
     for part in [
         "-accel tcg,thread=multi ",
         "-cpu max,+svm,+npt,-erms,-la57 ",
-        "-m 1024 -smp 2",
+        "-m 1024 -smp 3",
         "-no-reboot",
         "-kernel /k/vmlinuz -initrd /t/initramfs",
         "mitigations=off",
