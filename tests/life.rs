@@ -95,6 +95,9 @@ fn an_instance_lives_as_at_ec2() {
     // An AMI of it while it runs; its instance has its own identity and runs its own user-data.
     let image = ok(lab, &["image", "create", "--from", "web", "--name", "golden", "--no-reboot"]);
     assert!(image.starts_with("ami-"), "{image}");
+    // What it writes after that is found, too, though it lies in another layer.
+    guest(lab, "echo after the AMI | sudo tee -a /var/log/cloud-init-output.log");
+    assert!(ok(lab, &["logs", "web"]).contains("after the AMI"));
     ok(lab, &["terminate", "web"]);
     let words = "run golden -t t2.small --name other -d --wait user-data --timeout 8m -u".split(' ');
     let test = lab.run(&words.chain([&*second]).collect::<Vec<_>>());

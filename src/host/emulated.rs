@@ -6,22 +6,20 @@
 //! [`running::serve`](super::running::serve)).
 
 use std::fmt;
-use std::io::{self, BufRead, BufReader};
+use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-use super::emulated_volumes::{Plugs, plug};
+use super::emulated_volumes::{Plugs, RootFiles, plug};
 use super::event::{Control, Event, Seen, read_events, write_line};
 use super::running::{OpenDisk, Running, StartError};
 use super::session::Session;
 use super::spec::{InstanceSpec, PortForward, ReadyFiles};
 use super::{bootfiles, firewall, services, store_disk};
-use crate::boot::SharedDisk;
 use crate::emulate::kernel::{KERNEL_VARIABLE, NotFound, Search};
 use crate::emulate::{Cache, Drive, Forward, Kernel, Protocol, Settings, SharedCommand, SharedHost};
-use crate::storage::OpenMode;
 
 /// What the emulated host is made of, found before anything is launched.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
@@ -78,6 +76,13 @@ pub fn start(tools: &Tools, spec: &InstanceSpec, records: &Path, started: Instan
             *stdin = None;
         }
     };
+    let disk: Arc<OpenDisk> = {
+        let root = plugs.root();
+        Arc::new(move || {
+            let files = root.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            files.look()
+        })
+    };
     let (plug_in, answer) = (plugs.clone(), tell.clone());
     let orders = Arc::new(move |control| match control {
         Control::Volume { id, change } => {
@@ -120,7 +125,7 @@ pub fn start(tools: &Tools, spec: &InstanceSpec, records: &Path, started: Instan
             tell(Event::Ended { end: super::instance::failed(&*error) });
         }
     })?;
-    Ok(Running::new(session, look(spec), thread))
+    Ok(Running::new(session, disk, thread))
 }
 
 /// An instance's process in the emulated host, its published ports and what it has plugged in.
@@ -148,7 +153,8 @@ fn command(host: &SharedHost, spec: &InstanceSpec) -> Result<(SharedCommand, Vec
     if let Some(kernel) = &spec.boot.kernel {
         inner.boot.kernel = Some(drive(kernel, true));
     } else {
-        let (plan, kernel, initrd) = bootfiles::paths(&spec.boot, &*look(spec))?;
+        let root = RootFiles::of(spec);
+        let (plan, kernel, initrd) = bootfiles::paths(&spec.boot, &move || root.look())?;
         let ready =
             ReadyFiles { kernel: drive(&kernel, true), initrd: initrd.as_deref().map(|path| drive(path, true)) };
         inner.boot.plan = Some(plan);
@@ -179,7 +185,7 @@ fn command(host: &SharedHost, spec: &InstanceSpec) -> Result<(SharedCommand, Vec
     }
     let specification = command.file("instance.json", 0o600, serde_json::to_vec(&inner)?);
     command.arg(specification.to_string_lossy());
-    Ok((command, published, Plugs::of(&inner)))
+    Ok((command, published, Plugs::of(spec, &inner)?))
 }
 
 /// Where QEMU shall listen for a published port. It can't tell which port it took, so a free one is found for it.
@@ -195,14 +201,4 @@ fn outer_port(wanted: &PortForward) -> Result<SocketAddrV4, StartError> {
     let port =
         found.map_err(|e| format!("can't listen on {address} for the guest's port {}: {e}", wanted.guest_port))?.port();
     Ok(SocketAddrV4::new(*address.ip(), port))
-}
-
-/// Looks at the volume's files from outside, while or after they are written inside.
-fn look(spec: &InstanceSpec) -> Arc<OpenDisk> {
-    let root = spec.root.clone();
-    Arc::new(move || {
-        // That it is being written is in the nature of a look.
-        let volume = root.chain.open_volume(&root.top, OpenMode::ReadOnly).map_err(io::Error::other)?;
-        Ok(Arc::new(volume) as SharedDisk)
-    })
 }

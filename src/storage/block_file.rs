@@ -35,7 +35,7 @@ pub struct BlockFile {
 }
 
 impl BlockFile {
-    /// Open an existing file or block device and lock it.
+    /// Open an existing file or block device and lock it, unless it is for a look.
     pub fn open(path: &Path, mode: OpenMode) -> Result<Self, StorageError> {
         let file = OpenOptions::new()
             .read(true)
@@ -43,7 +43,7 @@ impl BlockFile {
             .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY) // a FIFO or a terminal must not hang us
             .open(path)
             .map_err(StorageError::io("open", path))?;
-        Self::checked(file, path, mode.writable())
+        if mode == OpenMode::Look { Self::new(file, path) } else { Self::checked(file, path, mode.writable()) }
     }
 
     /// Make a file of `size` bytes, all hole. A block device is taken as it is.
@@ -70,17 +70,6 @@ impl BlockFile {
         made
     }
 
-    /// Open an existing file or block device for a look, without a lock.
-    pub fn peek(path: &Path) -> Result<Self, StorageError> {
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-            .open(path)
-            .map_err(StorageError::io("open", path))?;
-        let yes = || AtomicBool::new(true);
-        Ok(BlockFile { file, nowait_writes: yes(), punches: yes(), zeroes: yes() })
-    }
-
     /// Let others read the file from now on: the lock becomes a shared one.
     pub fn share(&self) -> io::Result<()> {
         self.file.lock_shared()
@@ -96,12 +85,17 @@ impl BlockFile {
     }
 
     fn checked(file: File, path: &Path, exclusive: bool) -> Result<Self, StorageError> {
+        let this = Self::new(file, path)?;
+        lock(&this.file, path, exclusive)?;
+        Ok(this)
+    }
+
+    fn new(file: File, path: &Path) -> Result<Self, StorageError> {
         let kind = file.metadata().map_err(StorageError::io("look at", path))?.file_type();
         if !kind.is_file() && !kind.is_block_device() {
             let source = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file or a block device");
             return Err(StorageError::Io { action: "use", path: path.into(), source });
         }
-        lock(&file, path, exclusive)?;
         let yes = || AtomicBool::new(true);
         Ok(BlockFile { file, nowait_writes: yes(), punches: yes(), zeroes: yes() })
     }

@@ -260,7 +260,7 @@ fn load(file: &BlockFile, bitmap: &Bitmap) -> io::Result<()> {
 
 /// What a map's header says, without a lock: another process may be changing it.
 pub fn peek(path: &Path) -> Result<Header, StorageError> {
-    read_header(&BlockFile::peek(path)?, path)
+    read_header(&BlockFile::open(path, OpenMode::Look)?, path)
 }
 
 fn read_header(file: &BlockFile, path: &Path) -> Result<Header, StorageError> {

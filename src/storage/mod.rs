@@ -37,7 +37,7 @@ pub use error::StorageError;
 pub use live::LiveVolume;
 pub use map_file::LayerId;
 pub use raw::RawImage;
-pub use volume::{Volume, VolumePaths};
+pub use volume::{Reservation, Volume, VolumePaths};
 
 use std::io;
 use std::ops::Range;
@@ -53,6 +53,8 @@ pub const MAX_SIZE: u64 = 16 << 40;
 pub enum OpenMode {
     /// Writes are refused. Several processes may have it open so.
     ReadOnly,
+    /// Writes are refused, and no lock is taken: another process may be writing. What is read may be of different moments.
+    Look,
     /// One process alone; flushes make writes durable.
     ReadWrite,
     /// One process alone; flushes do nothing. What is on disk after the process died is undefined.
@@ -61,7 +63,7 @@ pub enum OpenMode {
 
 impl OpenMode {
     fn writable(self) -> bool {
-        self != OpenMode::ReadOnly
+        matches!(self, OpenMode::ReadWrite | OpenMode::ThrowAway)
     }
 }
 

@@ -102,7 +102,7 @@ impl BlockBackend for RawImage {
     fn flush(&self) -> io::Result<()> {
         match self.mode {
             OpenMode::ReadWrite => self.file.sync(),
-            OpenMode::ReadOnly | OpenMode::ThrowAway => Ok(()),
+            OpenMode::ReadOnly | OpenMode::Look | OpenMode::ThrowAway => Ok(()),
         }
     }
 

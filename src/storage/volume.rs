@@ -45,6 +45,12 @@ pub struct VolumePaths {
     pub map: PathBuf,
 }
 
+/// As long as it lives, no other process writes the volume ([`VolumePaths::reserve`]).
+#[derive(Debug)]
+pub struct Reservation {
+    _files: [BlockFile; 2],
+}
+
 impl VolumePaths {
     /// `ID.data` and `ID.map` in a folder.
     pub fn in_folder(folder: &Path, volume_id: &str) -> Self {
@@ -65,6 +71,19 @@ impl VolumePaths {
             let _ = std::fs::remove_file(&self.data);
         })?;
         Ok(())
+    }
+
+    /// Lock both files for a program that does not do it itself.
+    ///
+    /// # Errors
+    /// Another process has the volume.
+    pub fn reserve(&self) -> Result<Reservation, StorageError> {
+        Ok(Reservation {
+            _files: [
+                BlockFile::open(&self.data, OpenMode::ReadWrite)?,
+                BlockFile::open(&self.map, OpenMode::ReadWrite)?,
+            ],
+        })
     }
 
     /// Remove both files. That they are not there is no error.
@@ -196,7 +215,7 @@ impl Volume {
     pub fn flush(&self) -> io::Result<()> {
         match self.mode {
             OpenMode::ReadWrite => self.write_back(true),
-            OpenMode::ReadOnly | OpenMode::ThrowAway => Ok(()),
+            OpenMode::ReadOnly | OpenMode::Look | OpenMode::ThrowAway => Ok(()),
         }
     }
 
@@ -204,7 +223,7 @@ impl Volume {
     /// throw-away volumes, which it does not sync either. Call it when the machine has ended.
     pub fn close(&self) -> io::Result<()> {
         match self.mode {
-            OpenMode::ReadOnly => Ok(()),
+            OpenMode::ReadOnly | OpenMode::Look => Ok(()),
             OpenMode::ReadWrite => self.write_back(true),
             OpenMode::ThrowAway => self.write_back(false),
         }

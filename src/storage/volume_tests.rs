@@ -340,3 +340,16 @@ fn block_devices_do_as_well_as_files() {
         assert!(all(&rig.open(OpenMode::ReadOnly)) == now);
     }
 }
+
+#[test]
+fn a_reservation_keeps_writers_away_and_lets_lookers_look() {
+    let rig = Rig::new();
+    drop(rig.create());
+    let reservation = rig.paths.reserve().unwrap();
+    assert!(matches!(Volume::open(&rig.paths, rig.base(), OpenMode::ReadWrite), Err(StorageError::InUse { .. })));
+    assert!(matches!(rig.paths.reserve(), Err(StorageError::InUse { .. })));
+    assert!(matches!(Volume::open(&rig.paths, rig.base(), OpenMode::ReadOnly), Err(StorageError::InUse { .. })));
+    assert_eq!(all(&rig.open(OpenMode::Look)).len(), SIZE);
+    drop(reservation);
+    rig.open(OpenMode::ReadWrite);
+}
