@@ -23,7 +23,8 @@ pub fn result_is_there(open: &OpenDisk) -> bool {
 }
 
 fn root_of(open: &OpenDisk) -> Option<GuestRoot> {
-    open_root(&open().ok()?).ok()
+    let disk = open().inspect_err(|error| log::warn!("the root volume can't be looked at: {error}")).ok()?;
+    open_root(&disk).inspect_err(|error| log::warn!("the root volume's file system can't be looked at: {error}")).ok()
 }
 
 /// Read cloud-init's files from the root volume; copies stay in the instance's records.

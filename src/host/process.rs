@@ -86,6 +86,9 @@ enum Inbox {
 
 /// The guest's kernel has this long to write its dirty pages; ten times so long in the emulated host.
 const SYNC: Duration = Duration::from_secs(3);
+/// Linux answers the magic SysRq key when the files' pages are written, and its journal's commit has only begun. The second time
+/// finds that one done.
+const FETCH_SYNCS: u32 = 2;
 
 /// After so long without anything to do, the process gives back what of its program it used for that; it is idle, as most guests are
 /// most of the time, or only the machine's own threads work, which use little of it. What they used is given back after ten times
@@ -123,6 +126,7 @@ pub fn run(launch: Launch, keep: &mut dyn FnMut(&Update, Option<&Outcome>)) -> O
         questions: 0,
         fetching: Vec::new(),
         fetch_until: None,
+        fetch_syncs: 0,
         quiet: None,
         quiet_for: QUIET,
         synced: false,
@@ -195,6 +199,8 @@ struct Process {
     /// Who waits for the guest's logs.
     fetching: Vec<(PeerId, u64)>,
     fetch_until: Option<Instant>,
+    /// How often the guest's kernel has to write its dirty pages before.
+    fetch_syncs: u32,
     /// When it has had nothing to do for the time beside it; `None` once that was the longest.
     quiet: Option<Instant>,
     quiet_for: Duration,
@@ -268,7 +274,13 @@ impl Process {
             Update::Finished(_) => (self.finished, self.synced) = (true, false),
             Update::Synced => {
                 self.synced = true;
-                self.fetched(disk, None);
+                match self.fetch_syncs.checked_sub(1) {
+                    Some(left @ 1..) => {
+                        self.fetch_syncs = left;
+                        orders(Control::Sync);
+                    }
+                    _ => self.fetched(disk, None),
+                }
             }
             _ => {}
         }
@@ -370,6 +382,7 @@ impl Process {
             Said::Message(Message::Ask { id, request: Request::FetchLogs }) => {
                 self.fetching.push((peer, id));
                 self.fetch_until = Some(Instant::now() + SYNC * self.patience);
+                self.fetch_syncs = FETCH_SYNCS;
                 orders(Control::Sync);
             }
             Said::Gone => {
@@ -387,7 +400,7 @@ impl Process {
         if self.fetching.is_empty() {
             return;
         }
-        self.fetch_until = None;
+        (self.fetch_until, self.fetch_syncs) = (None, 0);
         logs::read_files(disk, &self.records);
         for (peer, id) in std::mem::take(&mut self.fetching) {
             self.peers.tell(peer, &Update::Answer(Answer { id, error: error.map(str::to_owned) }));
