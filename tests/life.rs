@@ -116,16 +116,9 @@ fn an_instance_lives_as_at_ec2() {
     ok(lab, &["image", "rm", "golden"]);
 }
 
-/// In the emulated host, where each of its three boots takes more than a minute, this is run on demand only.
 #[test]
 fn an_instance_is_rebooted_stopped_and_started() {
     let Some(lab) = lab("an_instance_is_rebooted", "debian-12") else { return };
-    if lab.is_emulated() && std::env::var_os("AMIABLE_LONG_TESTS").is_none() {
-        eprintln!(
-            "SKIPPED: an_instance_is_rebooted takes five minutes in the emulated host: AMIABLE_LONG_TESTS=1 runs it"
-        );
-        return;
-    }
     let first = lab.file("first.sh", b"#!/bin/bash\necho first >> /root/runs\n");
     launch(lab, &first);
     ok(lab, &["volume", "create", "--size", "1G", "--name", "data"]);

@@ -79,11 +79,6 @@ impl Lab {
         }
     }
 
-    /// Whether real guests run in the emulated host.
-    pub fn is_emulated(&self) -> bool {
-        self.emulate
-    }
-
     /// The command with these arguments.
     pub fn amiable(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(target("x86_64-unknown-linux-musl/release/amiable"));
