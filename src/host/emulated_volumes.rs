@@ -114,7 +114,7 @@ impl Plugs {
         self.root.clone()
     }
 
-    /// An answer came by: the drives of a detached volume are not needed any more, the root volume has another layer.
+    /// An answer came by: the drives of a detached volume are not needed any more, or the root volume has another layer.
     pub fn answered(&self, id: u64, succeeded: bool) {
         let mut state = self.lock();
         if let Some(above) = state.freezing.remove(&id)
@@ -144,13 +144,13 @@ impl Plugs {
             VolumeChange::Snapshot { volume_id, above, size } => {
                 above.preallocate(size)?;
                 let reservation = above.reserve()?;
-                if volume_id == self.root_id {
-                    self.lock().freezing.insert(id, above.clone());
-                }
                 let mut command = host.command([HOLD], 0)?;
-                let above = layer(&mut command, &above, false, Cache::Writeback);
-                self.hold(&volume_id, command.start()?, &above, reservation);
-                Ok(VolumeChange::Snapshot { volume_id, above, size })
+                let drives = layer(&mut command, &above, false, Cache::Writeback);
+                self.hold(&volume_id, command.start()?, &drives, reservation);
+                if volume_id == self.root_id {
+                    self.lock().freezing.insert(id, above);
+                }
+                Ok(VolumeChange::Snapshot { volume_id, above: drives, size })
             }
             VolumeChange::Detach { volume_id, force } => {
                 self.lock().detaching.insert(id, volume_id.clone());

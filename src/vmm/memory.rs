@@ -50,8 +50,8 @@ pub fn allocate(memory: u64) -> Result<GuestMemory, MemoryError> {
     GuestMemory::from_regions(regions).map_err(|e| MemoryError::Map(memory, e.into()))
 }
 
-/// Map `size` bytes at a huge page's boundary: only where host and guest addresses agree
-/// within a huge page can one entry of KVM's page tables cover it, and a guest's start is mostly faults on fresh memory.
+/// Map `size` bytes at a huge page's boundary: only where host and guest addresses agree within a huge page can one entry of KVM's
+/// page tables cover it, and a guest's start is mostly faults on fresh memory.
 fn map_aligned(size: usize) -> Result<MmapRegion<()>, FromRangesError> {
     let mapping = map_at_boundary(size)?;
     // SAFETY: the range is the mapping just made, alive and exclusively ours; advice changes no contents.
